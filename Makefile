@@ -1,0 +1,45 @@
+# `make demo` and `make test` need Python 3.11 or newer and nothing else: what is missing is set up in .venv, once.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/.ready
+SOURCES := pytest_dlparity tests $(wildcard examples)
+
+# one thread each: torch's barriers collapse when two test processes share the cores
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+.PHONY: setup demo test docs examples bench lint types clean
+
+setup: $(READY)
+
+demo: $(READY)
+	$(PY) -m pytest examples --dlparity-report=all -q -s
+
+test: $(READY)
+	$(PY) -m pytest -n 2
+
+docs: $(READY)
+	$(PY) -m pytest -n 2 tests/test_markdown.py
+
+examples: $(READY)
+	$(PY) -m pytest -n 2 examples
+
+bench: $(READY)
+	$(PY) -m pytest examples --dlparity-speed --benchmark-only
+
+lint: $(READY)
+	$(PY) -m ruff check $(SOURCES)
+
+types: $(READY)
+	$(PY) -m mypy
+
+clean:
+	rm -rf .venv .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(READY): pyproject.toml requirements/constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "$(PYTHON) is Python %d.%d and pytest-dlparity needs 3.11 or newer: say which one to use, as in `make $(or $(MAKECMDGOALS),test) PYTHON=python3.12`." % v[:2] or 0)'
+	@echo "Setting up .venv: a minute or two, once."
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt --editable '.[dev]'
+	@touch $@

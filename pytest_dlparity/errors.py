@@ -1,0 +1,13 @@
+"""The two things that can be wrong: what the user wrote, and what the two sides gave."""
+
+from __future__ import annotations
+
+
+class SpecError(ValueError):
+    """A spec, a marker or a call that means nothing. The message says what is wrong and what to write instead."""
+
+
+class ParityError(AssertionError):
+    """The two sides disagree, or nothing was tested. The message is the report; `report` holds it as a value."""
+
+    report: object = None

@@ -1,0 +1,128 @@
+"""Monte Carlo arithmetic on a traced jax function: every primitive's result moved by one rounding (Parker 1997)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import numpy as np
+
+# Results that need no rounding: moved, chosen, compared or signed, never computed
+EXACT = frozenset(
+    "broadcast_in_dim reshape transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice concatenate pad rev gather select_n copy copy_p "
+    "iota max min clamp abs neg sign sort argmax argmin reduce_max reduce_min cummax cummin stop_gradient convert_element_type floor ceil round "
+    "reduce_precision real imag complex split top_k is_finite select_and_gather_add select_and_scatter_add reduce_window_max device_put "
+    "optimization_barrier scatter".split()
+)
+INLINED = frozenset(
+    "pjit jit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr custom_lin named_call".split()
+)
+
+
+def rounded(closed: Any) -> Callable[..., list[Any]]:
+    """(key, u, *flat arguments) -> flat results of a closed jaxpr in which every argument and every result is moved by x (1 +- u)."""
+
+    def run(key: Any, roundoff: Any, *args: Any) -> list[Any]:
+        moved = [_moved(_child(key, index), arg, roundoff) for index, arg in enumerate(args)]
+        return _run(closed.jaxpr, closed.consts, moved, _child(key, len(args)), roundoff)
+
+    return run
+
+
+def key(seed: int) -> Any:
+    """What the signs of one run are made from: a uint32, not a jax key. XLA generates random bits too slowly for one draw an operation."""
+    return np.uint32(seed)
+
+
+def _mixed(value: Any) -> Any:
+    """A 32-bit hash, the finaliser of MurmurHash3 (Appleby 2008)."""
+    value = (value ^ (value >> 16)) * jnp.uint32(0x85EBCA6B)
+    value = (value ^ (value >> 13)) * jnp.uint32(0xC2B2AE35)
+    return value ^ (value >> 16)
+
+
+def _child(key: Any, index: Any) -> Any:
+    return _mixed(key * jnp.uint32(0x9E3779B9) + jnp.asarray(index).astype(jnp.uint32) + jnp.uint32(1))
+
+
+def _moved(key: Any, value: Any, roundoff: Any) -> Any:
+    """A result moved by one rounding. The sign hangs on the value: equal numbers round alike, so ties stay ties."""
+    if not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+        return value
+    if jnp.iscomplexobj(value):
+        return jax.lax.complex(_moved(key, jnp.real(value), roundoff), _moved(_child(key, 0), jnp.imag(value), roundoff))
+    bits = jax.lax.bitcast_convert_type(value.astype(jnp.float64), jnp.uint32)  # two words, the last axis
+    sign = (_mixed(_mixed(bits[..., 0] ^ key) + bits[..., 1]) >> 31).astype(jnp.float64)
+    return value * (1 + roundoff * (2 * sign - 1)).astype(value.dtype)
+
+
+def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], key: Any, roundoff: Any) -> list[Any]:
+    known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, jax.extend.core.Literal) else known[atom]
+
+    for index, equation in enumerate(jaxpr.eqns):
+        inputs = [read(atom) for atom in equation.invars]
+        results = _result(equation, inputs, _child(key, index), roundoff)
+        known.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _result(equation: Any, inputs: list[Any], key: Any, roundoff: Any) -> list[Any]:
+    name, params = equation.primitive.name, equation.params
+    if name in INLINED and (inner := _closed(params)) is not None:
+        return _run(*inner, inputs, key, roundoff)
+    if name == "scan":
+        return _scan(params, inputs, key, roundoff)
+    if name == "while":
+        return _while(params, inputs, key, roundoff)
+    if name == "cond":
+        branches = [lambda *a, b=branch: _run(b.jaxpr, b.consts, a, key, roundoff) for branch in params["branches"]]
+        return list(jax.lax.switch(inputs[0], branches, *inputs[1:]))
+    results = equation.primitive.bind(*inputs, **params)
+    results = list(results) if equation.primitive.multiple_results else [results]
+    if name in EXACT:
+        return results
+    return [_moved(_child(key, index), value, roundoff) for index, value in enumerate(results)]
+
+
+def _closed(params: dict[str, Any]) -> tuple[Any, Sequence[Any]] | None:
+    """(jaxpr, constants) of a call, under whichever name the primitive keeps it."""
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        inner = params.get(name)
+        if inner is not None:
+            return (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+    return None
+
+
+def _scan(params: dict[str, Any], inputs: list[Any], key: Any, roundoff: Any) -> list[Any]:
+    consts, carried = params["num_consts"], params["num_carry"]
+    fixed, start, rows = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
+    body = params["jaxpr"]
+
+    def step(state: tuple[Any, list[Any]], row: list[Any]) -> tuple[Any, list[Any]]:
+        at, held = state
+        results = _run(body.jaxpr, body.consts, [*fixed, *held, *row], _child(key, at), roundoff)
+        return (at + 1, results[:carried]), results[carried:]
+
+    (_, held), out = jax.lax.scan(step, (jnp.int32(0), start), rows, length=params["length"], reverse=params["reverse"])
+    return [*held, *out]
+
+
+def _while(params: dict[str, Any], inputs: list[Any], key: Any, roundoff: Any) -> list[Any]:
+    tests, steps = params["cond_nconsts"], params["body_nconsts"]
+    of_test, of_step, start = inputs[:tests], inputs[tests : tests + steps], inputs[tests + steps :]
+    test, body = params["cond_jaxpr"], params["body_jaxpr"]
+
+    def more(state: tuple[Any, list[Any]]) -> Any:
+        return jax.extend.core.jaxpr_as_fun(test)(*of_test, *state[1])[0]
+
+    def step(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
+        at, held = state
+        return at + 1, _run(body.jaxpr, body.consts, [*of_step, *held], _child(key, at), roundoff)
+
+    return list(jax.lax.while_loop(more, step, (jnp.int32(0), start))[1])

@@ -1,0 +1,529 @@
+"""The torch side as calls: values in, named numpy leaves out. The only file that imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode  # private path, documented name; pinned by tests/test_torch_side.py
+
+from pytest_dlparity import leaves
+from pytest_dlparity.errors import SpecError
+from pytest_dlparity.job import Job
+
+Tensor = torch.Tensor
+Nudge = Callable[[Tensor], Tensor]
+Arrays = dict[str, np.ndarray]
+
+
+def unmoved(tensor: Tensor) -> Tensor:
+    """The nudge of an ordinary run."""
+    return tensor
+
+
+@dataclass
+class Program:
+    """The torch side with the numbers it was given: a module (our own copy) or a function, its parameters and its buffers."""
+
+    call: Callable[..., Any]
+    module: torch.nn.Module | None = None
+    params: Arrays = field(default_factory=dict)
+    buffers: Arrays = field(default_factory=dict)
+    layers: dict[str, str] = field(default_factory=dict)  # name of a parameter or buffer -> class name of its module
+    frozen: frozenset[str] = frozenset()  # parameters that the user does not train
+    tree: Any = None  # nesting of the params that a function gets as its first argument
+
+
+def program(side: Any, params: Arrays, tree: Any, train: bool | None, has_inputs: bool) -> Program:
+    """The torch side of a spec. A module's own numbers are its parameters; a function gets `params`.
+
+    Raises:
+        SpecError: a module together with `params`, or a side that is neither function nor module.
+    """
+    side = _made(side, has_inputs)
+    if not isinstance(side, torch.nn.Module):
+        if not callable(side):
+            raise SpecError(f"the torch side is a {type(side).__name__}. Give a function of tensors or an nn.Module.")
+        return Program(side, params=params, tree=tree)
+    if tree is not None:
+        raise SpecError("the torch side is a module, which has its own parameters. Leave params out, or give a function as the torch side.")
+    module = copy.deepcopy(side)
+    if train is not None:
+        module.train(train)
+    owners = {name: type(owner).__name__ for name, owner in module.named_modules()}
+    made = Program(module, module, frozen=frozenset(name for name, p in module.named_parameters() if not p.requires_grad))
+    for target, found in ((made.params, module.named_parameters()), (made.buffers, module.named_buffers())):
+        for name, tensor in found:
+            target[name] = master(tensor)
+            made.layers[name] = owners.get(name.rpartition(".")[0], "")
+    return made
+
+
+def tied(module: Any) -> dict[str, str]:
+    """Other names of shared parameters -> the first name, under which they are compared."""
+    if not isinstance(module, torch.nn.Module):
+        return {}
+    first: dict[int, str] = {}
+    return {
+        name: first[id(p)] for name, p in module.named_parameters(remove_duplicate=False) if first.setdefault(id(p), name) != name
+    }
+
+
+def is_module(side: Any) -> bool:
+    return isinstance(side, torch.nn.Module)
+
+
+def arity(side: Any) -> int | None:
+    """How many positional arguments a side needs, None where it takes any number."""
+    function = side.forward if isinstance(side, torch.nn.Module) else side
+    try:
+        arguments = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # builtins without a signature
+        return None
+    if any(a.kind is a.VAR_POSITIONAL for a in arguments):
+        return None
+    return sum(a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD) and a.default is a.empty for a in arguments)
+
+
+def _made(side: Any, has_inputs: bool) -> Any:
+    """A module from its factory: a class, or a function without arguments where the spec has inputs."""
+    if isinstance(side, torch.nn.Module) or not callable(side):
+        return side
+    if isinstance(side, type) and issubclass(side, torch.nn.Module):
+        return side()
+    if has_inputs and not isinstance(side, type) and _takes_nothing(side):
+        return side()
+    return side
+
+
+def _takes_nothing(side: Any) -> bool:
+    try:
+        return not inspect.signature(side).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+# ---------------------------------------------------------------- settings
+
+
+@contextlib.contextmanager
+def settings(dtype: str, precision: str) -> Iterator[None]:
+    """Gradients on, no TF32 unless asked for, doubles by default in a float64 run, torch's random state untouched; all restored."""
+    default, matmul = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn.allow_tf32
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+        torch.manual_seed(0)
+        try:
+            if dtype in ("float64", "complex128"):
+                torch.set_default_dtype(torch.float64)
+            if precision == "highest":
+                torch.set_float32_matmul_precision("highest")
+                torch.backends.cudnn.allow_tf32 = False
+            yield
+        finally:
+            torch.set_default_dtype(default)
+            torch.set_float32_matmul_precision(matmul)
+            torch.backends.cudnn.allow_tf32 = cudnn
+
+
+def available(device: str) -> str:
+    """Why a torch device cannot be had here, "" when it can."""
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # noqa: BLE001  every kind of absence: no build, no driver, no such name
+        return f"torch has no device {device!r} here ({_first_line(error)})"
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# ---------------------------------------------------------------- values
+
+
+def master(tensor: Tensor) -> np.ndarray:
+    """A tensor's numbers as they are kept: doubles, complex doubles, int64 or bool."""
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        return tensor.double().numpy().copy()
+    return (tensor.to(torch.complex128) if tensor.is_complex() else tensor).numpy().copy()
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """A result as numpy; bfloat16 and float16 widened to float32, which holds them exactly."""
+    if not isinstance(tensor, Tensor):
+        return np.asarray(tensor)
+    tensor = tensor.detach().resolve_conj().resolve_neg().cpu()
+    return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
+
+
+def _torch_dtype(tensor_or_kind: Any, dtype: str) -> torch.dtype:
+    """The dtype that a floating or complex tensor takes in a cell."""
+    wide = dtype in ("float64", "complex128")
+    if tensor_or_kind.is_complex():
+        return torch.complex128 if wide else torch.complex64
+    return getattr(torch, {"complex128": "float64", "complex64": "float32"}.get(dtype, dtype))
+
+
+def _cast(tensor: Tensor, device: str, dtype: str) -> Tensor:
+    inexact = tensor.is_floating_point() or tensor.is_complex()
+    return tensor.to(device, _torch_dtype(tensor, dtype) if inexact else tensor.dtype)
+
+
+def tensors(arrays: Mapping[str, np.ndarray], device: str, dtype: str) -> dict[str, Tensor]:
+    return {name: _cast(torch.tensor(array), device, dtype) for name, array in arrays.items()}
+
+
+@dataclass
+class Ready:
+    """A program on its device in a dtype, with the numbers it starts from."""
+
+    call: Callable[..., Any]
+    params: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    base: dict[str, Tensor]
+    kept: dict[str, Tensor]
+    inputs: dict[str, Tensor]
+    loss: Callable[..., Any] | None = None
+
+
+def ready(made: Program, job: Job, params: Arrays, buffers: Arrays, inputs: Arrays, device: str, dtype: str, compiled: bool) -> Ready:
+    """The torch side in one cell. Nothing of the user's is touched: the module is copied and cast."""
+    base, kept = tensors(params, device, dtype), tensors(buffers, device, dtype)
+    loss = _cast_module(job.torch_loss, device, dtype) if isinstance(job.torch_loss, torch.nn.Module) else job.torch_loss
+    if made.module is None:
+        live = {name: t.clone().requires_grad_(name in job.wrt + job.trained) for name, t in base.items()}
+        call = functools.partial(_with_params, made, live) if made.tree is not None else made.call
+        held: dict[str, Tensor] = {}
+    else:
+        call = _cast_module(made.module, device, dtype)
+        live, held = dict(call.named_parameters()), dict(call.named_buffers())
+        for name, parameter in live.items():
+            parameter.requires_grad_(name in job.wrt + job.trained)
+    if compiled:
+        call = torch.compile(call)
+    return Ready(call, live, held, base, kept, tensors(inputs, device, dtype), loss)
+
+
+def _with_params(made: Program, live: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+    return made.call(leaves.filled(made.tree, live), *args, **kwargs)
+
+
+def _cast_module(module: torch.nn.Module, device: str, dtype: str) -> torch.nn.Module:
+    module = copy.deepcopy(module)
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = _cast(tensor.data, device, dtype)
+    if dtype in ("float64", "complex128"):  # tensors kept outside parameters and buffers (rotary tables, masks) follow only upwards
+        for part in module.modules():
+            for name, value in vars(part).items():
+                if isinstance(value, Tensor) and value.dtype is torch.float32:
+                    setattr(part, name, _cast(value, device, dtype))
+    return module
+
+
+def _reset(side: Ready, nudge: Nudge) -> None:
+    with torch.no_grad():
+        for name, tensor in side.params.items():
+            tensor.data.copy_(nudge(side.base[name]))
+        for name, tensor in side.buffers.items():
+            tensor.data.copy_(nudge(side.kept[name]))
+
+
+# ---------------------------------------------------------------- running
+
+
+class Result(NamedTuple):
+    """Named leaves as tensors, still on their device."""
+
+    leaves: dict[str, Tensor]
+    fixed: frozenset[str] = frozenset()  # floating outputs that torch does not differentiate, though it does others
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def evaluate(side: Ready, job: Job, cotangents: Callable[[str, tuple[int, ...]], np.ndarray], nudge: Nudge = unmoved) -> Result:
+    """Outputs, gradients of every name in wrt, and the buffers as they are afterwards (`state.<name>`)."""
+    _reset(side, nudge)
+    inputs = {name: nudge(tensor).detach().requires_grad_(name in job.wrt) for name, tensor in side.inputs.items()}
+    found, roots = _forward(side, job, inputs)
+    diff = {name: (inputs | side.params)[name] for name in job.wrt}
+    found = dict(found)
+    targets = {name: t for name, t in roots.items() if t.requires_grad}
+    fixed = frozenset(roots) - frozenset(targets) if targets else frozenset()
+    if diff:
+        weights = {name: _weight(job, name, t, cotangents, nudge) for name, t in roots.items() if name not in fixed}
+        if targets:
+            grads = torch.autograd.grad(list(targets.values()), list(diff.values()), [weights[n] for n in targets], allow_unused=True)
+        else:
+            grads = (None,) * len(diff)
+        for (name, at), grad in zip(diff.items(), grads, strict=True):
+            found[f"grad.{name}"] = torch.zeros_like(at) if grad is None else grad
+    found.update({f"state.{name}": tensor for name, tensor in side.buffers.items()})
+    return Result({name: t.detach() if isinstance(t, Tensor) else torch.as_tensor(t) for name, t in found.items()}, fixed)
+
+
+def _forward(side: Ready, job: Job, inputs: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(every output leaf, the floating ones to differentiate)."""
+    output = side.call(**{n: inputs[n] for n in job.consumed}) if job.keywords else side.call(*(inputs[n] for n in job.consumed))
+    found = leaves.named("loss" if job.kind == "loss" else "output", output, _is_tensor)
+    roots = found
+    if job.kind == "loss":
+        _scalar("torch", found)
+    if side.loss is not None:
+        roots = leaves.named("loss", side.loss(output, *(inputs[n] for n in job.targets)), _is_tensor)
+        _scalar("torch", roots)
+        found = found | roots
+    return found, {n: t for n, t in roots.items() if isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex())}
+
+
+def _scalar(side: str, found: Mapping[str, Any]) -> None:
+    for name, value in found.items():
+        if name != "loss" or getattr(value, "shape", ()) != ():
+            shape = list(getattr(value, "shape", ()))
+            raise SpecError(f"the {side} loss returns {name} of shape {shape}, not one number. Reduce it, with a mean for example.")
+
+
+def _weight(job: Job, name: str, output: Tensor, cotangents: Callable[..., np.ndarray], nudge: Nudge) -> Tensor:
+    if name == "loss":
+        return torch.ones_like(output)
+    made = torch.as_tensor(cotangents(name, tuple(output.shape)))
+    if output.is_complex():
+        made = torch.complex(made, torch.as_tensor(cotangents(name + ".imag", tuple(output.shape))))
+    return nudge(made.to(output.device, output.dtype))
+
+
+def train(side: Ready, job: Job, batches: Sequence[dict[str, Tensor]], nudge: Nudge = unmoved) -> Result:
+    """The first step's outputs, loss and gradients, then each step's loss and update. batches[0] starts again when they run out."""
+    _reset(side, nudge)
+    optimizer, scheduler = make_optimizer(job.torch_optimizer, side.params)
+    _nudge_hyperparameters(optimizer, nudge)
+    seen: dict[str, Any] = {}
+    for step in range(1, job.steps + 1):
+        inputs = {name: nudge(tensor) for name, tensor in batches[(step - 1) % len(batches)].items()}
+        if step == 1:
+            inputs = {name: t.detach().requires_grad_(name in job.wrt) for name, t in inputs.items()}
+        optimizer.zero_grad()
+        found, roots = _forward(side, job, inputs)
+        roots["loss"].backward()
+        if step == 1:
+            seen.update(found)
+            at = inputs | side.params
+            grads = {name: at[name].grad for name in job.wrt}
+            seen.update({f"grad.{n}": torch.zeros_like(at[n]) if g is None else g.clone() for n, g in grads.items()})
+            seen.update({f"state.{name}": tensor.clone() for name, tensor in side.buffers.items()})
+        seen[f"loss.{step}"] = roots["loss"].detach()
+        before = {name: tensor.detach().clone() for name, tensor in side.params.items()}
+        for tensor in side.params.values():
+            tensor.grad = None if tensor.grad is None else nudge(tensor.grad)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        seen.update({f"update.{step}.{name}": _difference(side.params[name], before[name]) for name in job.trained})
+    return Result({name: t.detach() for name, t in seen.items()})
+
+
+def _difference(after: Tensor, before: Tensor) -> Tensor:
+    """What a step did, in double precision: the difference itself must not round."""
+    return after.detach().cpu().double() - before.cpu().double()
+
+
+class OptimizerState(NamedTuple):
+    """Where one step began: what `introduced` errors are measured from."""
+
+    params: dict[str, Tensor]
+    state: dict[str, dict[str, Any]]
+
+
+def optimize(
+    side: Ready, job: Job, grads: Sequence[dict[str, Tensor]], nudge: Nudge = unmoved, starts: Sequence[OptimizerState] = ()
+) -> tuple[Result, list[OptimizerState]]:
+    """Each step's update from the given gradients; with `starts`, each step begins at that state instead of where the last one ended."""
+    _reset(side, nudge)
+    optimizer, scheduler = make_optimizer(job.torch_optimizer, side.params)
+    _nudge_hyperparameters(optimizer, nudge)
+    seen: dict[str, Tensor] = {}
+    states = []
+    for step, gradient in enumerate(grads, 1):
+        if starts:
+            _feed(side, optimizer, starts[step - 1], nudge)
+        states.append(_state_of(side, optimizer))
+        before = {name: tensor.detach().clone() for name, tensor in side.params.items()}
+        for name, tensor in side.params.items():
+            tensor.grad = nudge(gradient[name]).clone()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        seen.update({f"update.{step}.{name}": _difference(tensor, before[name]) for name, tensor in side.params.items()})
+    return Result(seen), states
+
+
+def make_optimizer(factory: Callable[[list[Tensor]], Any], params: Mapping[str, Tensor]) -> tuple[torch.optim.Optimizer, Any]:
+    """(optimizer, scheduler or None) as the user's factory makes them.
+
+    Raises:
+        SpecError: the factory returns something else, or an optimizer that needs a closure.
+    """
+    made = factory([tensor for tensor in params.values() if tensor.requires_grad])
+    optimizer, scheduler = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise SpecError(
+            f"the torch side of the optimizer returned a {type(optimizer).__name__}. Return a torch.optim.Optimizer, "
+            "or (optimizer, scheduler): torch=lambda params: torch.optim.SGD(params, lr=0.1)."
+        )
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise SpecError(
+            "torch.optim.LBFGS calls a closure several times in a step, so one step has no fixed gradient to compare. "
+            "Compare the loss and its gradients with dlp.loss, and the result of a whole minimisation in a test of its own."
+        )
+    return optimizer, scheduler
+
+
+def _state_of(side: Ready, optimizer: torch.optim.Optimizer) -> OptimizerState:
+    state = {
+        name: {key: value.detach().clone() if isinstance(value, Tensor) else value for key, value in optimizer.state.get(p, {}).items()}
+        for name, p in side.params.items()
+    }
+    return OptimizerState({name: p.detach().clone() for name, p in side.params.items()}, state)
+
+
+def _feed(side: Ready, optimizer: torch.optim.Optimizer, start: OptimizerState, nudge: Nudge) -> None:
+    with torch.no_grad():
+        for name, p in side.params.items():
+            p.data.copy_(nudge(start.params[name].to(p)))
+            for key, value in start.state[name].items():
+                if isinstance(value, Tensor) and value.is_floating_point() and value.dim():
+                    value = nudge(value.to(p))
+                elif isinstance(value, Tensor):
+                    value = value.clone() if value.dim() == 0 else value.to(p.device)
+                optimizer.state[p][key] = value
+
+
+def _nudge_hyperparameters(optimizer: torch.optim.Optimizer, nudge: Nudge) -> None:
+    """The learning rate, betas and the rest are inputs too: a framework that keeps them in float32 has 1 - beta2 only to 6e-5."""
+    if nudge is unmoved:
+        return
+    for group in optimizer.param_groups:
+        for key, value in group.items():
+            if key != "params" and isinstance(value, float):
+                group[key] = _nudged_number(value, nudge)
+            elif isinstance(value, tuple) and all(isinstance(part, float) for part in value):
+                group[key] = tuple(_nudged_number(part, nudge) for part in value)
+
+
+def _nudged_number(value: float, nudge: Nudge) -> float:
+    moved = nudge(torch.tensor([value], dtype=torch.float64)).item()
+    return value + max(-1.0, min(1.0, (moved - value) / value / 2.0**-24)) * 2.0**-24 * value if value else value  # never coarser than float32
+
+
+# ---------------------------------------------------------------- rounding
+
+
+def rounding(roundoff: float, seed: int) -> Nudge:
+    """A nudge that moves every floating number by one rounding, up or down at random: x (1 +- u)."""
+    signs = torch.Generator().manual_seed(seed)
+
+    def nudge(tensor: Tensor) -> Tensor:
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            return tensor
+        sign = torch.randint(0, 2, tensor.shape, generator=signs, dtype=torch.int8).to(tensor.device).to(tensor.real.dtype)
+        return tensor * (1 + roundoff * (2 * sign - 1))
+
+    return nudge
+
+
+_EXACT = {  # results that need no rounding: moved, chosen or signed, never computed
+    "clone", "_to_copy", "copy_", "detach", "cat", "stack", "gather", "index", "index_select", "embedding", "where", "relu", "relu_", "max", "min",
+    "maximum", "minimum", "amax", "amin", "abs", "neg", "sign", "sort", "topk", "zeros_like", "ones_like", "fill_", "zero_", "zeros", "ones", "full",
+    "full_like", "arange", "masked_fill", "masked_fill_", "constant_pad_nd", "max_pool2d_with_indices", "threshold_backward", "flip", "roll", "repeat",
+    "scatter", "slice_scatter", "select_scatter", "new_zeros", "new_ones", "empty", "empty_like", "scalar_tensor", "lift_fresh", "clamp", "nan_to_num",
+    "max_pool2d_with_indices_backward", "slice_backward", "select_backward", "gather_backward", "tril", "triu", "round", "floor", "ceil", "trunc",
+}  # fmt: skip
+
+
+class RoundEverywhere(TorchDispatchMode):
+    """Monte Carlo arithmetic (Parker 1997): every operation's result is moved by one rounding, forward and backward."""
+
+    def __init__(self, nudge: Nudge) -> None:
+        super().__init__()
+        self.nudge = nudge
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func._schema.name.split("::")[-1] in _EXACT:
+            return result
+        return self._moved(func, result)
+
+    def _moved(self, func: Any, result: Any) -> Any:
+        several = isinstance(result, (tuple, list))
+        parts = list(result) if several else [result]
+        for index, (part, returned) in enumerate(zip(parts, func._schema.returns, strict=False)):
+            if not isinstance(part, Tensor) or not part.is_floating_point():
+                continue
+            if returned.alias_info is None:
+                parts[index] = self.nudge(part)
+            elif returned.alias_info.is_write:
+                part.copy_(self.nudge(part))
+        return type(result)(parts) if several else parts[0]
+
+
+class Casts(TorchDispatchMode):
+    """Sees every cast of a double to a narrower float: the names of the narrower dtypes, and where the first one stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, str] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and args[0].dtype is torch.float64 and result.is_floating_point():
+            dtype = str(result.dtype).removeprefix("torch.")
+            if dtype != "float64" and dtype not in self.seen:
+                self.seen[dtype] = _users_line()
+        return result
+
+
+def _users_line() -> str:
+    """file:line of the innermost frame that belongs to neither torch nor us."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if "torch" not in path.split("site-packages")[-1] and "pytest_dlparity" not in path:
+            return f"{path.rsplit('/', 1)[-1]}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "?"
+
+
+def random_state() -> Any:
+    """Torch's CPU random state: a run that moves it has drawn random numbers."""
+    return torch.random.get_rng_state()
+
+
+def set_random_state(state: Any) -> None:
+    """Torch's CPU random state from a seed or from what random_state() gave."""
+    state = torch.Generator().manual_seed(state).get_state() if isinstance(state, int) else state
+    torch.random.set_rng_state(state)
+
+
+def has_drawn(before: Any) -> bool:
+    return not torch.equal(before, torch.random.get_rng_state())
+
+
+def version() -> str:
+    return str(torch.__version__)
+
+
+def wait(device: str) -> None:
+    """Blocks until the device has finished everything that was queued."""
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize()

@@ -1,0 +1,387 @@
+"""pytest hooks, options, the marker and the fixture. Decides nothing: it asks and passes on.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_dlparity import hooks
+
+if TYPE_CHECKING:
+    from pytest_dlparity.asked import Asked
+    from pytest_dlparity.matrix import Cell, Device
+    from pytest_dlparity.report import Report
+
+BASE = pytest.StashKey[Any]()  # the settings of options and ini values, before markers
+TABLE = pytest.StashKey[dict[str, Any]]()
+BEGUN = pytest.StashKey["OrderedDict[Any, Any]"]()
+ROWS = pytest.StashKey[list[dict[str, Any]]]()  # of one item: what its reports found
+TIMES = pytest.StashKey[list[dict[str, Any]]]()
+KEPT = 2  # references of specs that several cells share; more would hold their arrays for nothing
+
+# name, metavar, help. Each is an option --dlparity-NAME and an ini value dlparity_NAME.
+_SETTINGS = (
+    ("devices", "NAMES", "Devices to run on: auto (those that are here), or names such as cpu,cuda,tpu,mps"),
+    ("dtypes", "NAMES", "Dtypes to run in: float64, float32, bfloat16, float16, complex64, complex128"),
+    ("modes", "NAMES", "How to run: eager (torch eager, jax jit), compiled (torch.compile), nojit (jax operation by operation)"),
+    ("seed", "N", "Seed of every draw"),
+    ("tolerance", "SPEC", "auto (measured), conventional, or rtol=1e-3,atol=1e-5"),
+    ("require", "NAMES", "Devices on which at least one spec must have run, or the run fails"),
+    ("report", "WHAT", "Table at the end: failures, all or none"),
+    ("json", "PATH", "Write every verdict with its numbers to this file"),
+)
+_FLAGS = (
+    ("strict", "An inconclusive leaf is a failure"),
+    ("speed", "Add a timing item for each cell, recorded by pytest-benchmark"),
+)
+_DEFAULTS = {"devices": "auto", "dtypes": "float32", "modes": "eager", "seed": "0", "tolerance": "auto", "require": "", "report": "failures", "json": ""}
+
+
+# ---------------------------------------------------------------- options
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hooks)
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    # also with autoload off; never twice; `-p no:benchmark` is respected
+    pluginmanager.import_plugin("benchmark", consider_entry_points=True)
+    group = parser.getgroup("dlparity", "PyTorch/JAX parity")
+    for name, metavar, text in _SETTINGS:
+        shown = f" (default: {_DEFAULTS[name]})" if _DEFAULTS[name] else ""
+        group.addoption(f"--dlparity-{name}", metavar=metavar, help=text + shown)
+        parser.addini(f"dlparity_{name}", text, type="string", default=_DEFAULTS[name])
+    for name, text in _FLAGS:
+        group.addoption(f"--dlparity-{name}", action="store_true", default=None, help=text)
+        parser.addini(f"dlparity_{name}", text, type="bool", default=False)
+
+
+def _setting(config: pytest.Config, name: str) -> Any:
+    given = config.getoption(f"dlparity_{name}")
+    return config.getini(f"dlparity_{name}") if given is None else given
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "dlparity(spec=None, *, devices, dtypes, modes, seed, tolerance, strict, speed): run the spec in PyTorch and in JAX and compare; "
+        "settings of module, class and function merge, the nearest wins.",
+    )
+    config.addinivalue_line("markers", "dlparity_speed: a timing item of --dlparity-speed.")
+    config.stash[BEGUN] = OrderedDict()
+    if _setting(config, "report") not in ("failures", "all", "none"):
+        raise pytest.UsageError(f"--dlparity-report={_setting(config, 'report')}: write failures, all or none.")
+    if not str(_setting(config, "seed")).isdecimal():
+        raise pytest.UsageError(f"--dlparity-seed={_setting(config, 'seed')}: write a whole number that is not negative.")
+    if not _is_worker(config):
+        config.pluginmanager.register(_Ledger(config), "dlparity-ledger")
+    if config.pluginmanager.hasplugin("xdist"):
+        config.pluginmanager.register(_Workers(), "dlparity-workers")
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _table(config: pytest.Config) -> dict[str, Device]:
+    if TABLE not in config.stash:
+        from pytest_dlparity import matrix
+
+        config.stash[TABLE] = matrix.devices()
+        config.hook.pytest_dlparity_devices(devices=config.stash[TABLE])
+    return config.stash[TABLE]
+
+
+def _base(config: pytest.Config) -> Asked:
+    """Options and ini values as settings.
+
+    Raises:
+        pytest.UsageError: one of them means nothing; no test could run as asked.
+    """
+    if BASE not in config.stash:
+        from pytest_dlparity import asked
+        from pytest_dlparity.errors import SpecError
+
+        given = {name: _setting(config, name) for name in ("devices", "dtypes", "modes", "tolerance", "strict", "speed")}
+        try:
+            config.stash[BASE] = asked.validated(asked.Asked(seed=int(_setting(config, "seed")), **given))
+            config.stash[BASE].cells(_table(config))
+        except SpecError as error:
+            raise pytest.UsageError(f"--dlparity options: {error}") from None
+    return config.stash[BASE]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "jax"))
+    return f"dlparity: {versions}; devices {_setting(config, 'devices')}, dtypes {_setting(config, 'dtypes')}, seed {_setting(config, 'seed')}"
+
+
+# ---------------------------------------------------------------- collection
+
+
+class Point(tuple[Any, ...]):
+    """What one item runs: a cell to check or to time, or a marker that means nothing."""
+
+    __slots__ = ()
+
+    asked = property(lambda self: self[0])
+    cell = property(lambda self: self[1])
+    speed = property(lambda self: self[2])
+    problem = property(lambda self: self[3])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: Any, obj: Any) -> None:
+    """A test whose marker brings a spec gets the fixture, also where it does not ask for it."""
+    own = getattr(obj, "pytestmark", [])
+    marks = [*(own if isinstance(own, list) else [own]), *collector.iter_markers()]
+    if inspect.isfunction(obj) and any(mark.name == "dlparity" and mark.args for mark in marks):
+        pytest.mark.usefixtures("parity")(obj)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    markers = [(mark.args, mark.kwargs) for mark in metafunc.definition.iter_markers("dlparity")]
+    if "parity" not in metafunc.fixturenames:
+        return
+    base = _base(metafunc.config)
+    from pytest_dlparity import asked
+    from pytest_dlparity.errors import SpecError
+
+    try:
+        wanted = asked.merged(base, markers)
+        cells = wanted.cells(_table(metafunc.config))
+    except SpecError as error:
+        points = [pytest.param(Point((base, None, False, str(error))), id="bad-marker")]
+    else:
+        points = [pytest.param(Point((wanted, cell, False, "")), id=str(cell)) for cell in cells]
+        if wanted.speed:
+            speed = pytest.mark.dlparity_speed
+            points += [pytest.param(Point((wanted, cell, True, "")), id=f"{cell}-speed", marks=speed) for cell in cells]
+    metafunc.parametrize("_dlparity_point", points, indirect=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Timing items last: what they measure is not disturbed by compilation beside them."""
+    if any(item.get_closest_marker("dlparity_speed") for item in items):
+        from pytest_dlparity import benchmark_bridge
+
+        items.sort(key=lambda item: item.get_closest_marker("dlparity_speed") is not None)
+        benchmark_bridge.keep_under_benchmark_only(i for i in items if i.get_closest_marker("dlparity_speed"))
+
+
+# ---------------------------------------------------------------- the fixture
+
+
+@pytest.fixture
+def _dlparity_point(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+class Parity:
+    """The fixture's value: `parity(spec)` runs a spec in this item's cell, asserts, and returns the report."""
+
+    def __init__(self, item: pytest.Function, point: Point, restart: Callable[[], None]) -> None:
+        self._item, self._point, self._restart = item, point, restart
+        self._report: Report | None = None
+        item.stash[ROWS], item.stash[TIMES] = [], []  # fresh for each attempt: a rerun must not count twice
+
+    @property
+    def cell(self) -> Cell:
+        """The cell of this item."""
+        return self._point.cell
+
+    @property
+    def report(self) -> Report:
+        """The report of the last spec that ran in this test."""
+        if self._report is None:
+            raise AttributeError("no spec has run in this test yet: call parity(spec) first, or give the spec to the dlparity marker")
+        return self._report
+
+    def __call__(self, spec: Any) -> Report:
+        """Runs a spec (or a function that makes one) in this cell and asserts that the two sides agree."""
+        __tracebackhide__ = True
+        try:
+            report = self._report = self._run(spec)
+        finally:
+            self._restart()
+        report.raise_if_failed(every=self._item.config.get_verbosity() >= 2)
+        return report
+
+    def _run(self, spec: Any) -> Report:
+        __tracebackhide__ = True
+        from pytest_dlparity import parity, record
+
+        config = self._item.config
+        asked, cell = self._point.asked, self._point.cell
+        device = _table(config)[cell.device]
+        self._require(asked, device)
+        shown, fspath = self._item.nodeid, self._item.originalname
+        begun = _begun(config, spec, asked, fspath.removeprefix("test_"))
+        report = parity.in_cell(begun, cell, device, asked.tolerance, asked.strict, f'pytest "{shown}"')
+        row = record.row(report, shown)
+        self._item.stash[ROWS].append(row)
+        self._item.user_properties.extend(record.properties(row))
+        if self._point.speed:
+            from pytest_dlparity import speed
+
+            self._item.stash[TIMES].extend(speed.rows(begun, cell, device, shown, report))
+        return report
+
+    def _require(self, asked: Asked, device: Device) -> None:
+        """An absent device that was asked for by name fails the test; one that `auto` guessed is skipped."""
+        __tracebackhide__ = True
+        from pytest_dlparity import parity
+
+        if absent := parity.unavailable(device):
+            if asked.names_devices:
+                pytest.fail(f"{device.name} was asked for by name, but {absent}.", pytrace=False)
+            pytest.skip(f"dlparity: device {device.name!r} is not available: {absent}")
+
+
+def _begun(config: pytest.Config, spec: Any, asked: Asked, name: str) -> Any:
+    """The reference of a spec, shared by the cells of one spec or one factory."""
+    from pytest_dlparity import parity
+    from pytest_dlparity.spec import Spec
+
+    kept = config.stash[BEGUN]
+    dtypes = tuple(dict.fromkeys(cell.dtype for cell in asked.cells(_table(config))))
+    key = (id(spec), asked.seed, dtypes)
+    if key not in kept:
+        made = spec() if callable(spec) and not isinstance(spec, Spec) else spec
+        made = made.called(name) if isinstance(made, Spec) else made
+        kept[key] = (parity.begun(made, asked.seed, dtypes), spec)  # the spec is held, so its id stays its own
+        while len(kept) > KEPT:
+            kept.popitem(last=False)
+    return kept[key][0]
+
+
+@pytest.fixture
+def parity(request: pytest.FixtureRequest, _dlparity_point: Any) -> Iterator[Parity]:
+    """Runs one spec in PyTorch and in JAX in this test's cell and asserts that they agree: `parity(dlp.layer(...))`.
+
+    `parity.report` is the report of the spec that ran last, `parity.cell` the device, dtype and mode of this item.
+    """
+    from pytest_dlparity import parity as check
+
+    with check.seeded(_dlparity_point.asked.seed) as restart:
+        yield Parity(request.node, _dlparity_point, restart)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    __tracebackhide__ = True
+    parity = pyfuncitem.funcargs.get("parity")
+    if not isinstance(parity, Parity):
+        return (yield)
+    point = parity._point
+    if point.problem:
+        pytest.fail(point.problem, pytrace=False)
+    if point.asked.spec is not None:
+        parity(point.asked.spec)
+    result = yield
+    if not pyfuncitem.stash[ROWS]:
+        pytest.fail(
+            f"{pyfuncitem.originalname} asks for parity but never ran a spec, so nothing was tested. Call parity(spec), or give the spec to the "
+            "marker: @pytest.mark.dlparity(spec).",
+            pytrace=False,
+        )
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    __tracebackhide__ = True
+    if any(mark.args for mark in item.iter_markers("dlparity")) and ROWS not in item.stash:
+        pytest.fail(
+            f"{item.name} has a dlparity marker with a spec, but is no plain pytest function, so the spec never ran. Write a function, "
+            "or a method of a class that is no unittest.TestCase.",
+            pytrace=False,
+        )
+    return (yield)
+
+
+# ---------------------------------------------------------------- from items to the end of the run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    if call.when == "call" and not isinstance(report, getattr(pytest, "SubtestReport", ())):
+        report.dlparity = {"rows": item.stash.get(ROWS, []), "times": item.stash.get(TIMES, [])}  # plain types: it crosses to the controller
+    return report
+
+
+class _Ledger:
+    """On the controller or in a serial run: gathers the rows of all reports, prints, writes and judges the run."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.rows: list[dict[str, Any]] = []
+        self.missing: list[str] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        found = getattr(report, "dlparity", None)
+        if not found or report.outcome == "rerun":
+            return
+        self.rows += found["rows"]
+        if found["times"]:
+            from pytest_dlparity import benchmark_bridge
+
+            for row in found["times"]:
+                benchmark_bridge.add(self.config, row)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, Any, Any]:
+        result = yield
+        ran = {device for row in self.rows for device in row["devices"]}
+        self.missing = [name for name in _split(_setting(self.config, "require")) if name not in ran]
+        if self.missing and not self.config.getoption("collectonly", False) and session.exitstatus in (0, 5):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if path := _setting(self.config, "json"):
+            Path(path).write_text(json.dumps({"dlparity": self.rows}, indent=1), encoding="utf-8")
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        what = _setting(self.config, "report")
+        rows = [row for row in self.rows if what == "all" or (what == "failures" and not row["ok"])]
+        if rows:
+            from pytest_dlparity import report
+
+            terminalreporter.section("dlparity")
+            for line in report.table(rows):
+                terminalreporter.write_line(line)
+        for name in self.missing:
+            terminalreporter.write_line(
+                f"dlparity: {name} was required (--dlparity-require), and no spec ran on it: the run fails.", red=True, bold=True
+            )
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+class _Workers:
+    """xdist: each worker gets its share of the cores before it imports anything; torch's barriers collapse otherwise."""
+
+    def pytest_xdist_setupnodes(self, config: pytest.Config, specs: list[Any]) -> None:
+        share = str(max(1, (os.cpu_count() or 1) // len(specs)))
+        for spec in specs:
+            for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"):
+                if name not in os.environ:
+                    spec.env.setdefault(name, share)
+            if "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ:
+                spec.env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch shares the card

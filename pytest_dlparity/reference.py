@@ -1,0 +1,228 @@
+"""The float64 reference of a spec, and how far rounding alone can move each of its leaves.
+
+Noise: the reference again with every input, parameter and cotangent multiplied by (1 + u d), d = +-1 at random, u the unit roundoff of
+the cell's dtype. The root mean square over the runs, together with u times the value itself (the result's own rounding), is the noise of
+each element: a stochastic estimate of the condition (Monte Carlo arithmetic: Parker 1997; Higham 2002, section 1.6: error ~ condition x backward error).
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from pytest_dlparity import run, tolerance
+from pytest_dlparity.errors import SpecError
+from pytest_dlparity.run import Arrays, Outcome, Prepared
+from pytest_dlparity.tolerance import FORMATS, Format
+
+RUNS = 8  # an rms of 8 draws is within a factor 2 of the true one in 19 of 20 cases (chi-square with 8 degrees of freedom)
+FEW = 3  # for leaves of many elements over long trajectories: the elements average where the runs do not
+LONG = 8  # steps from which a trajectory counts as long
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What rounding in one format does to each leaf."""
+
+    format: Format
+    elements: Arrays  # per element, in the units of the leaf
+    flips: Arrays  # non-floating leaves: which elements change under rounding
+    still: frozenset[str]  # leaves that no perturbation moved at all
+
+    def rms(self, name: str) -> float:
+        found = self.elements.get(name)
+        return 0.0 if found is None or not found.size else float(np.sqrt(np.mean(np.square(found))))
+
+
+@dataclass
+class Reference:
+    """Both sides in float64 on the CPU; noise is measured when a format first needs it."""
+
+    prep: Prepared
+    torch: Outcome
+    jax: Outcome
+    problem: str = ""  # why there is no float64 run, "" when there is one
+    dtype: str = "float64"  # what the reference was really run in
+    random: bool = False  # the torch side drew random numbers
+    states: frozenset[str] = frozenset()
+    _ready: Any = None
+    _noises: dict[Any, Noise] = field(default_factory=dict)
+    _moving: dict[str | None, frozenset[str]] = field(default_factory=dict)
+    _casts: tuple[dict[str, str], dict[str, str]] | None = None
+
+    def noise(self, format: Format, everywhere: bool = False, accumulated: bool = False) -> Noise:
+        """Noise of one format; `everywhere` perturbs every operation's result as well, `accumulated` lets an optimizer run freely."""
+        key = (format, everywhere, accumulated)
+        if key not in self._noises:
+            self._noises[key] = _measured(self, format, everywhere, accumulated)
+        return self._noises[key]
+
+    def moves(self, leaf: str) -> bool:
+        """Whether other inputs and parameters altogether give this leaf another value."""
+        return leaf in self._redrawn(None)
+
+    def depends(self, name: str) -> bool:
+        """Whether another value of one input or parameter gives any output another value."""
+        return bool(self._redrawn(name))
+
+    def _redrawn(self, name: str | None) -> frozenset[str]:
+        if name not in self._moving:
+            self._moving[name] = _moving(self, name)
+        return self._moving[name]
+
+    def casts(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Casts to narrower floats inside the float64 run, per side: dtype -> where. Looked for only when they could explain something."""
+        if self._casts is None:
+            self._casts = _casts(self)
+        return self._casts
+
+
+def reference(prep: Prepared) -> Reference:
+    """Both sides in float64; where that fails but the user's own precision works, the reason is kept and the verdict says so."""
+    try:
+        ready = run.torch_ready(prep, "cpu", "float64", False)
+        torch_outcome = run.torch_outcome(prep, ready, "cpu", "float64", starts=())
+        prep.fixed = torch_outcome.fixed
+        prep.shapes = {name: torch_outcome.leaves[name].shape for name in prep.fixed}
+        jax_outcome = run.jax_outcome(prep, "cpu", "float64", True)
+    except SpecError:
+        raise
+    except Exception as error:  # noqa: BLE001  the user's code may raise anything; the cell runs it again and shows what it raises there
+        return Reference(prep, Outcome({}), Outcome({}), problem=_said(error))
+    made = Reference(prep, torch_outcome, jax_outcome, random=torch_outcome.drew, _ready=ready)
+    made.states = _changed(prep, made)
+    return made
+
+
+def _said(error: BaseException) -> str:
+    where = traceback.extract_tb(error.__traceback__)
+    mine = [f for f in where if "site-packages" not in f.filename and "pytest_dlparity" not in f.filename]
+    place = f" at {mine[-1].filename.rsplit('/', 1)[-1]}:{mine[-1].lineno}" if mine else ""
+    return f"{type(error).__name__}{place}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
+def _changed(prep: Prepared, made: Reference) -> frozenset[str]:
+    """States that a side changed in float64: these are leaves, the others are only carried along."""
+    names = {name for side in (made.torch, made.jax) for name in side.leaves if name.startswith("state.")}
+    return frozenset(
+        name
+        for name in names
+        for side in (made.torch, made.jax)
+        if name in side.leaves
+        and name[6:] in prep.buffers
+        and prep.paths(name[6:]) + [None] != [None]
+        and not np.array_equal(side.leaves[name], prep.buffers[name[6:]], equal_nan=prep.buffers[name[6:]].dtype.kind == "f")
+    )
+
+
+def _measured(made: Reference, format: Format, everywhere: bool, accumulated: bool) -> Noise:
+    torch_side, _ = run.frameworks()
+    prep = made.prep
+    starts = made.torch.starts if prep.job.kind == "optimizer" and not accumulated else ()
+    truth = {name: array for name, array in made.torch.leaves.items() if not name.startswith("state.") or name in made.states}
+    squares = {n: np.zeros(a.shape, np.complex128 if a.dtype.kind == "c" else np.float64) for n, a in truth.items() if tolerance.is_inexact(a)}
+    flips = {name: np.zeros(array.shape, bool) for name, array in truth.items() if name not in squares}
+    runs = FEW if prep.job.steps > LONG and prep.job.kind == "model" else RUNS
+    for index in range(runs):
+        nudge = torch_side.rounding(format.roundoff, prep.seed + 1 + index)
+        _add(squares, flips, run.torch_nudged(prep, made._ready, made.dtype, nudge, starts, everywhere), truth)
+    if everywhere and not made.problem:  # torch's fused operations have no inside to round: jax's primitives do
+        _inside_jax(made, format, starts, runs, squares, flips)
+    still = frozenset(n for n, s in squares.items() if not np.any(s)) | frozenset(n for n, f in flips.items() if not f.any())
+    elements = {name: _rms(total, runs, truth[name], format, _operands(prep, truth, name)) for name, total in squares.items()}
+    return Noise(format, elements, flips, still)
+
+
+def _inside_jax(made: Reference, format: Format, starts: Any, runs: int, squares: Arrays, flips: Arrays) -> None:
+    """Raises each leaf's spread to that of the jax side around its own float64 run, where it is the larger."""
+    truth = {name: made.jax.leaves[name] for name, total in squares.items() if np.shape(made.jax.leaves.get(name)) == total.shape}
+    truth |= {name: made.jax.leaves[name] for name, flip in flips.items() if np.shape(made.jax.leaves.get(name)) == flip.shape}
+    starts = made.jax.starts if starts else ()
+    own = {name: np.zeros_like(total) for name, total in squares.items() if name in truth}
+    for _ in range(runs):
+        _add(own, flips, run.jax_outcome(made.prep, "cpu", "float64", True, starts, format.roundoff).leaves, truth)
+    for name, total in own.items():
+        if total.dtype.kind == "c":
+            squares[name] = np.maximum(squares[name].real, total.real) + 1j * np.maximum(squares[name].imag, total.imag)
+        else:
+            np.maximum(squares[name], total, out=squares[name])
+
+
+def _add(squares: Arrays, flips: Arrays, moved: Arrays, truth: Arrays) -> None:
+    """Adds one run's squared deviations, and the places where a non-floating leaf changed."""
+    for name, found in moved.items():
+        if name in squares and name in truth and found.shape == truth[name].shape:
+            with np.errstate(all="ignore"):
+                gap = found - truth[name]
+                square = np.square(gap) if gap.dtype.kind != "c" else np.square(gap.real) + 1j * np.square(gap.imag)
+            squares[name] += np.nan_to_num(square, nan=0.0, posinf=0.0, neginf=0.0)
+        elif name in flips and name in truth and found.shape == truth[name].shape:
+            flips[name] |= found != truth[name]
+
+
+def _rms(total: np.ndarray, runs: int, truth: np.ndarray, format: Format, operands: np.ndarray | float) -> np.ndarray:
+    """Spread of the runs and the rounding of the result itself (and of the operands of a difference), element by element."""
+    with np.errstate(all="ignore"):
+        if total.dtype.kind == "c":  # torch and jax round a complex number as a pair, to the size of the whole
+            own = np.square(format.roundoff * np.abs(truth))
+            return np.nan_to_num(np.sqrt(total.real / runs + own) + 1j * np.sqrt(total.imag / runs + own))
+        own = np.square(format.roundoff * np.abs(truth)) + np.square(format.roundoff * operands)
+        return np.nan_to_num(np.sqrt(total / runs + own), nan=0.0, posinf=0.0)
+
+
+def _operands(prep: Prepared, truth: Arrays, name: str) -> np.ndarray | float:
+    """An update is the difference of two parameters that were each rounded: their size counts."""
+    if not name.startswith("update."):
+        return 0.0
+    _, step, parameter = name.split(".", 2)
+    moved = [truth[f"update.{earlier}.{parameter}"] for earlier in range(1, int(step) + 1)]
+    return np.abs(prep.params[parameter] + np.sum(moved, axis=0))
+
+
+def _moving(made: Reference, name: str | None) -> frozenset[str]:
+    """Outputs and states that change when one value (or every value) is replaced by others of its kind."""
+    torch_side, _ = run.frameworks()
+    prep = made.prep
+    rng = np.random.default_rng([prep.seed, 1])
+
+    def other(key: str, array: np.ndarray) -> np.ndarray:
+        if name is not None and key != name:
+            return array
+        if not tolerance.is_inexact(array):
+            return rng.permutation(array.reshape(-1)).reshape(array.shape)
+        return array + (np.sqrt(np.mean(np.abs(array) ** 2)) or 1.0) * rng.standard_normal(array.shape) if array.size else array
+
+    changed = {key: other(key, array) for key, array in prep.params.items()}
+    inputs = {key: other(key, array) for key, array in prep.inputs.items()}
+    try:
+        ready = torch_side.ready(prep.torch, prep.job, changed, prep.buffers, inputs, "cpu", made.dtype, False)
+        found = run.torch_outcome(replace(prep, batches=[inputs] if prep.job.steps and prep.job.kind == "model" else prep.batches), ready, "cpu", made.dtype)
+    except Exception:  # noqa: BLE001  inputs that the user never gave may be refused: then nothing was shown to move
+        return frozenset()
+    return frozenset(
+        key
+        for key, array in found.leaves.items()
+        if not key.startswith(("grad.", "update.", "loss.")) and key in made.torch.leaves and not _same(array, made.torch.leaves[key])
+    )
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.array_equal(a, b, equal_nan=tolerance.is_inexact(a))
+
+
+def _casts(made: Reference) -> tuple[dict[str, str], dict[str, str]]:
+    torch_side, jax_side = run.frameworks()
+    if made.problem:
+        return {}, {}
+    watching = torch_side.Casts()
+    with watching:
+        run.torch_outcome(made.prep, made._ready, "cpu", "float64")
+    traced = [trace for key, value in made.prep.compiled.items() if key[2:] == ("float64", True) for trace in value.traces.values()]
+    return watching.seen, jax_side.narrow_casts(traced)
+
+
+def float64() -> Format:
+    return FORMATS["float64"]

@@ -1,0 +1,366 @@
+"""(spec, cell, side) -> outcome: the named arrays that one side gives in one cell."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pytest_dlparity import draws, param_map, tolerance
+from pytest_dlparity.errors import SpecError
+from pytest_dlparity.job import Job
+from pytest_dlparity.param_map import Carry, JaxLeaf, TorchLeaf
+from pytest_dlparity.spec import Spec
+from pytest_dlparity.tolerance import Format
+
+Arrays = dict[str, np.ndarray]
+
+
+@functools.cache
+def frameworks() -> tuple[Any, Any]:
+    """The two frameworks' files, imported when the first spec runs and not before."""
+    from pytest_dlparity.frameworks import jax as jax_side
+    from pytest_dlparity.frameworks import torch as torch_side
+
+    return torch_side, jax_side
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one side gives in one cell."""
+
+    leaves: Arrays
+    fixed: frozenset[str] = frozenset()  # floating outputs that the side does not differentiate, though it does others
+    starts: Any = None  # optimizers: the state in which each step began
+    drew: bool = False  # the side drew random numbers
+    free: Arrays = field(default_factory=dict)  # optimizers: the updates of a run in which every step begins where the last ended
+
+
+@dataclass
+class Prepared:
+    """A spec with its numbers drawn and its parameters carried: everything that does not depend on the cell."""
+
+    spec: Spec
+    seed: int
+    job: Job
+    torch: Any
+    jax: Any
+    carries: tuple[Carry, ...]
+    params: Arrays
+    buffers: Arrays
+    inputs: Arrays
+    batches: list[Arrays]
+    trained: tuple[str, ...]
+    compiled: dict[Any, Any] = field(default_factory=dict)
+    cotangents_seen: Arrays = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()  # outputs without a gradient in torch (updated running statistics): neither side's vjp has them
+
+    def cotangent(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The fixed random cotangent of one output, the same for both sides and every cell."""
+        made = self.cotangents_seen.get(name)
+        if made is None or made.shape != shape:
+            made = draws.drawn(draws.normal(*shape), self.seed, f"cotangent of {name}")
+            made = self.cotangents_seen[name] = tolerance.on_grid(made, self.grid)
+        return made
+
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    grid: tuple[Format, ...] = ()
+
+    def paths(self, name: str) -> list[Carry]:
+        return [carry for carry in self.carries if carry.torch == name]
+
+
+def prepared(spec: Spec, seed: int, dtypes: Sequence[str]) -> Prepared:
+    """Draws, modules, and the way from torch's parameters to jax's.
+
+    Raises:
+        SpecError: something in the spec cannot be run; the message says what to write.
+    """
+    torch_side, jax_side = frameworks()
+    grid = tolerance.grid(dtypes)
+    if spec.kind == "loss" and not spec.inputs:
+        raise SpecError("dlp.loss has no inputs, so it cannot run by itself. Give them: inputs=[dlp.normal(32, 10), dlp.integers(32, high=10)].")
+    if spec.kind == "optimizer":
+        return _prepared_optimizer(spec, seed, grid)
+    inputs = _drawn(spec.inputs, seed, grid)
+    own = _drawn(spec.params or {}, seed, grid)
+    with torch_side.settings("float32", "default"):
+        torch_program = torch_side.program(spec.torch, own, spec.params_tree, spec.train, bool(inputs))
+    params = {name: tolerance.on_grid(array, grid) for name, array in torch_program.params.items()}
+    buffers = {name: tolerance.on_grid(array, grid) for name, array in torch_program.buffers.items()}
+    job = _job(spec, list(inputs))
+    args = jax_side.arrays({n: inputs[n] for n in job.consumed}, "float32")
+    positional, keywords = ((), args) if job.keywords else (tuple(args.values()), {})
+    with jax_side.settings("float32", spec.precision):
+        jax_program = jax_side.program(spec.jax, own, spec.params_tree, {**params, **buffers}, positional, keywords, spec.train)
+    carries = _carries(spec, torch_program, jax_program, params, buffers)
+    floating = [n for n, a in {**inputs, **params}.items() if tolerance.is_inexact(a) and n not in torch_program.frozen]
+    wrt = floating if spec.wrt is None else _checked_wrt(spec.wrt, {**inputs, **params})
+    trained = tuple(n for n in params if n in floating) if spec.steps else ()
+    batches = [_batch(batch, list(inputs), grid) for batch in spec.batches] or [inputs]
+    return Prepared(
+        spec, seed, job._replace(wrt=tuple(wrt), trained=trained), torch_program, jax_program, carries, params, buffers, inputs, batches, trained,
+        grid=grid,
+    )  # fmt: skip
+
+
+def _prepared_optimizer(spec: Spec, seed: int, grid: tuple[Format, ...]) -> Prepared:
+    torch_side, _ = frameworks()
+    if not spec.params:
+        raise SpecError('dlp.optimizer has no params, so it cannot run by itself. Give them: params={"w": dlp.normal(64, 64)}.')
+    params = _drawn(spec.params, seed, grid)
+    for name, array in params.items():
+        if not tolerance.is_inexact(array):
+            raise SpecError(f"params[{name!r}] is of dtype {array.dtype.name}, which has no gradient. Give floating numbers to an optimizer.")
+    grads = [
+        _drawn({n: spec.inputs.get(n, draws.normal(*params[n].shape)) for n in params}, seed, grid, f"gradient {step} of ")
+        for step in range(1, spec.steps + 1)
+    ]
+    job = Job("optimizer", (), wrt=tuple(params), steps=spec.steps, torch_optimizer=spec.torch, jax_optimizer=spec.jax, trained=tuple(params))
+    program = torch_side.Program(lambda: None, params=params, tree=dict.fromkeys(params))
+    identity = tuple(Carry(name, name) for name in params)
+    return Prepared(spec, seed, job, program, None, identity, params, {}, {}, grads, tuple(params), grid=grid)
+
+
+def _drawn(given: Mapping[str, draws.Draw], seed: int, grid: tuple[Format, ...], prefix: str = "") -> Arrays:
+    return {name: _representable(name, tolerance.on_grid(draws.drawn(draw, seed, prefix + name), grid), grid) for name, draw in given.items()}
+
+
+def _representable(name: str, array: np.ndarray, grid: tuple[Format, ...]) -> np.ndarray:
+    if tolerance.is_floating(array) and np.isinf(array).any() and (smallest := min(grid, key=lambda f: f.largest)).name == "float16":
+        raise SpecError(f"{name} has values beyond {smallest.largest:g}, the largest of float16. Draw smaller ones, or leave float16 out of dtypes.")
+    return array
+
+
+def _batch(batch: Sequence[np.ndarray], names: list[str], grid: tuple[Format, ...]) -> Arrays:
+    return _drawn({name: draws.fixed(array) for name, array in zip(names, batch, strict=True)}, 0, grid)
+
+
+def _job(spec: Spec, names: list[str]) -> Job:
+    """Which inputs go to the side and which, after the output, to the loss."""
+    torch_side, _ = frameworks()
+    consumed, targets = names, []
+    if spec.loss is not None:
+        needs = torch_side.arity(spec.loss.torch)
+        takes = torch_side.arity(spec.torch)
+        if spec.params_tree is not None and takes:
+            takes -= 1
+        split = len(names) - (needs - 1) if needs else takes
+        if split is None:
+            raise SpecError("neither the model nor its loss says how many inputs it takes. Give the loss a function with named arguments: lambda z, y: ...")
+        if split < 1 or split > len(names):
+            raise SpecError(f"the model has {len(names)} inputs, and its loss takes {needs} arguments with the model's output first. Give the missing inputs.")
+        consumed, targets = names[:split], names[split:]
+    found = Job(spec.kind, tuple(consumed), tuple(targets), spec.keywords, steps=spec.steps)
+    if spec.loss is not None:
+        found = found._replace(torch_loss=spec.loss.torch, jax_loss=spec.loss.jax)
+    if spec.optimizer is not None:
+        found = found._replace(torch_optimizer=spec.optimizer.torch, jax_optimizer=spec.optimizer.jax)
+    return found
+
+
+def _checked_wrt(wrt: Sequence[str], known: Mapping[str, np.ndarray]) -> list[str]:
+    for name in wrt:
+        if name not in known:
+            raise SpecError(f"wrt names {name!r}, which is neither an input nor a parameter. There are {', '.join(known)}.")
+        if not tolerance.is_inexact(known[name]):
+            raise SpecError(f"wrt names {name!r}, which is of dtype {known[name].dtype.name} and has no gradient. Leave it out.")
+    return list(wrt)
+
+
+def _carries(spec: Spec, torch_program: Any, jax_program: Any, params: Arrays, buffers: Arrays) -> tuple[Carry, ...]:
+    torch_side, _ = frameworks()
+    if jax_program.library == "function":
+        if spec.param_map:
+            raise SpecError(
+                "param_map is given, but the jax side is a function: it gets torch's parameters by their torch names. Leave param_map out, "
+                "or give a module as the jax side."
+            )
+        if spec.params_tree is None and torch_program.module is None and (params or buffers):
+            raise SpecError("the torch side has parameters that the jax side cannot get.")
+        return tuple(Carry(name, name, how="name") for name in {**params, **buffers})
+    if torch_program.module is None and jax_program.params:
+        raise SpecError(
+            f"the jax side is a {jax_program.library} module with parameters and the torch side a function, so nothing would share them. "
+            "Give an nn.Module as the torch side, or functions of `params` on both."
+        )
+    torch_leaves = [TorchLeaf(n, a.shape, torch_program.layers.get(n, "")) for n, a in {**params, **buffers}.items()]
+    jax_leaves = [JaxLeaf(p, tuple(np.shape(a)), jax_program.layers.get(p, "")) for p, a in jax_program.params.items()]
+    jax_leaves += [JaxLeaf(p, tuple(np.shape(a)), jax_program.layers.get(p, ""), True) for p, a in jax_program.state.items()]
+    return param_map.carries(torch_leaves, jax_leaves, spec.param_map)
+
+
+# ---------------------------------------------------------------- the torch side
+
+
+def torch_ready(prep: Prepared, device: str, dtype: str, compiled: bool) -> Any:
+    torch_side, _ = frameworks()
+    return torch_side.ready(prep.torch, prep.job, prep.params, prep.buffers, prep.inputs, device, dtype, compiled)
+
+
+def torch_outcome(prep: Prepared, ready: Any, device: str, dtype: str, nudge: Any = None, starts: Any = ()) -> Outcome:
+    """One run of the torch side from its starting numbers, as numpy."""
+    torch_side, _ = frameworks()
+    with torch_side.settings(dtype, prep.spec.precision):
+        before = torch_side.random_state()
+        result, begun = _torch_run(prep, ready, device, dtype, nudge or torch_side.unmoved, starts)
+        found = {name: torch_side.to_numpy(tensor) for name, tensor in result.leaves.items()}
+        return Outcome(found, result.fixed, begun, torch_side.has_drawn(before))
+
+
+def torch_nudged(prep: Prepared, ready: Any, dtype: str, nudge: Any, starts: Any, everywhere: bool) -> Arrays:
+    """The leaves of the CPU reference under rounding-sized perturbations, of its inputs alone or of every result."""
+    torch_side, _ = frameworks()
+    with torch_side.RoundEverywhere(nudge) if everywhere else contextlib.nullcontext():
+        return torch_outcome(prep, ready, "cpu", dtype, nudge, starts).leaves
+
+
+def _torch_run(prep: Prepared, ready: Any, device: str, dtype: str, nudge: Any, starts: Any) -> tuple[Any, Any]:
+    torch_side, _ = frameworks()
+    if prep.job.kind == "optimizer":
+        grads = [torch_side.tensors(grad, device, dtype) for grad in prep.batches]
+        return torch_side.optimize(ready, prep.job, grads, nudge, starts)
+    if prep.job.steps:
+        batches = [torch_side.tensors(batch, device, dtype) for batch in prep.batches]
+        return torch_side.train(ready, prep.job, batches, nudge), None
+    return torch_side.evaluate(ready, prep.job, prep.cotangent, nudge), None
+
+
+# ---------------------------------------------------------------- the jax side
+
+
+def jax_outcome(prep: Prepared, platform: str, dtype: str, jit: bool, starts: Any = (), roundoff: float = 0.0) -> Outcome:
+    """One run of the jax side, under torch's names and in torch's layout. Its function is compiled once per dtype and platform.
+
+    With a `roundoff`, every argument and every result inside is moved by one rounding of that size.
+    """
+    _, jax_side = frameworks()
+    with jax_side.settings(dtype, prep.spec.precision, platform):
+        if prep.job.kind == "optimizer":
+            return _jax_optimizer(prep, Functions(prep, platform, dtype, jit, roundoff), dtype, starts)
+        params, state = jax_start(prep, dtype)
+        if prep.job.steps:
+            return _jax_trajectory(prep, Functions(prep, platform, dtype, jit, roundoff), dtype, params, state)
+        run = Functions(prep, platform, dtype, jit, roundoff)("evaluate")
+        result = run(params, state, jax_side.arrays(prep.inputs, dtype), jax_side.arrays(_cotangents(prep), dtype))
+        return Outcome(_named(prep, result))
+
+
+def _cotangents(prep: Prepared) -> Arrays:
+    return prep.cotangents_seen | {name: np.zeros(prep.shapes[name]) for name in prep.fixed}
+
+
+def jax_start(prep: Prepared, dtype: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Torch's numbers in jax's layout, by jax path; what torch has no counterpart of keeps the module's own values."""
+    _, jax_side = frameworks()
+    given = {carry.jax: param_map.to_jax(carry, {**prep.params, **prep.buffers}[carry.torch]) for carry in prep.carries}
+    return tuple(
+        jax_side.arrays({path: given.get(path, value) for path, value in part.items()}, dtype) for part in (prep.jax.params, prep.jax.state)
+    )  # type: ignore[return-value]  # a pair
+
+
+class Functions(NamedTuple):
+    """The compiled jax functions of a spec in one cell; cells that can share a compilation do."""
+
+    prep: Prepared
+    platform: str
+    dtype: str
+    jit: bool
+    roundoff: float = 0.0
+
+    def __call__(self, what: str) -> Any:
+        _, jax_side = frameworks()
+        held, key = self.prep.compiled, (what, *self[1:4])
+        if key not in held:
+            held[key] = self._made(what)
+        if not self.roundoff:
+            return held[key]
+        if ("rounded", *key) not in held:
+            held["rounded", *key] = jax_side.Rounded(held[key])
+        held["rounded", *key].roundoff = self.roundoff
+        return held["rounded", *key]
+
+    def _made(self, what: str) -> Any:
+        _, jax_side = frameworks()
+        prep = self.prep
+        cheap = self.dtype in ("float64", "complex128") and self.platform == "cpu"
+        if what == "evaluate":
+            return jax_side.evaluation(prep.jax, prep.job, _jax_paths(prep, prep.job.wrt), cheap, self.jit)
+        if what == "train":
+            return jax_side.train_step(prep.jax, prep.job, _jax_paths(prep, prep.job.trained), _optimizer(prep), cheap, self.jit)
+        return getattr(jax_side, f"optimizer_{what}")(_optimizer(prep), cheap, self.jit)
+
+
+def _jax_paths(prep: Prepared, names: Sequence[str]) -> list[str]:
+    return [carry.jax for name in names for carry in prep.paths(name)]
+
+
+def _optimizer(prep: Prepared) -> Any:
+    _, jax_side = frameworks()
+    if "optimizer" not in prep.compiled:
+        prep.compiled["optimizer"] = jax_side.optimizer(prep.job.jax_optimizer, prep.params)
+    return prep.compiled["optimizer"]
+
+
+def _named(prep: Prepared, result: Any) -> Arrays:
+    """A jax result under torch's names."""
+    _, jax_side = frameworks()
+    found = {name: jax_side.to_numpy(value) for name, value in result.leaves.items()}
+    found |= {f"grad.{name}": jax_side.to_numpy(value) for name, value in result.inputs.items() if name in prep.job.wrt}
+    found |= {f"grad.{n}": a for n, a in _carried_back(prep, result.params).items() if n in prep.job.wrt}
+    return found | {f"state.{name}": array for name, array in _carried_back(prep, result.state).items()}
+
+
+def _carried_back(prep: Prepared, by_path: Mapping[str, Any]) -> Arrays:
+    """Values by jax path as values by torch name; what two jax leaves share is summed, as a gradient is."""
+    _, jax_side = frameworks()
+    back: Arrays = {}
+    for carry in prep.carries:
+        if carry.jax in by_path:
+            value = param_map.to_torch(carry, jax_side.to_numpy(by_path[carry.jax]))
+            back[carry.torch] = back[carry.torch] + value if carry.torch in back else value
+    return back
+
+
+def _jax_trajectory(prep: Prepared, functions: Functions, dtype: str, params: Any, state: Any) -> Outcome:
+    _, jax_side = frameworks()
+    step = functions("train")
+    paths = _jax_paths(prep, prep.job.trained)
+    held = functions._replace(roundoff=0.0)("init")({path: params[path] for path in paths})
+    found: Arrays = {}
+    for index in range(prep.job.steps):
+        inputs = jax_side.arrays(prep.batches[index % len(prep.batches)], dtype)
+        result, after, held = step(np.int32(index), params, state, held, inputs)
+        if index == 0:
+            found |= _named(prep, result)
+        found[f"loss.{index + 1}"] = jax_side.to_numpy(result.leaves["loss"])
+        moved = {path: jax_side.to_numpy(after[path]).astype(np.float64) - jax_side.to_numpy(params[path]) for path in paths}
+        found |= {f"update.{index + 1}.{name}": array for name, array in _updates(prep, moved).items()}
+        params, state = after, {**state, **result.state}
+    return Outcome(found)
+
+
+def _updates(prep: Prepared, by_path: Arrays) -> Arrays:
+    """Updates under torch's names. Two jax leaves of one torch parameter must move alike; the first speaks for both."""
+    return {name: param_map.to_torch(prep.paths(name)[0], by_path[prep.paths(name)[0].jax]) for name in prep.job.trained if prep.paths(name)}
+
+
+def _jax_optimizer(prep: Prepared, functions: Functions, dtype: str, starts: Any) -> Outcome:
+    _, jax_side = frameworks()
+    params = jax_side.arrays(prep.params, dtype)
+    held = functions._replace(roundoff=0.0)("init")(params)
+    step = functions("step")
+    found, begun = {}, []
+    for index, grads in enumerate(prep.batches):
+        if starts:
+            params, held = (jax_side.like(start, now) for start, now in zip(starts[index], (params, held), strict=True))
+        begun.append((params, held))
+        after, held = step(np.int32(index), jax_side.arrays(grads, dtype), held, params)
+        for name in params:
+            found[f"update.{index + 1}.{name}"] = jax_side.to_numpy(after[name]).astype(np.float64) - jax_side.to_numpy(params[name])
+        params = after
+    return Outcome(found, starts=begun)

@@ -1,0 +1,30 @@
+"""What every test of this project has: all that is heavy loaded once, torch on one thread, and `runner`, a pytester that stands alone."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+import pytest
+import torch
+
+import pytest_dlparity
+
+# pytester drops from sys.modules what a run inside this process imported. A second import of torch or jax segfaults, one of our own modules
+# makes a second class Draw that functions of the first refuse, and one of hypothesis, which its plugin makes as each run ends, is slow.
+for _name in ("jax", "flax.linen", "flax.nnx", "optax", "equinox", "haiku", "hypothesis"):
+    import_module(_name)
+for _module in pkgutil.walk_packages(pytest_dlparity.__path__, "pytest_dlparity."):
+    import_module(_module.name)
+
+pytest_plugins = ["pytester"]
+
+torch.set_num_threads(1)  # two workers on two cores: torch's barriers collapse with more
+
+
+@pytest.fixture
+def runner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A pytester whose inner runs are not taken for workers of our own run. The plugin is there by its entry point."""
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"):
+        monkeypatch.delenv(name, raising=False)
+    return pytester
