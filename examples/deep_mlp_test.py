@@ -18,11 +18,11 @@ import pytest_dlparity as dlp
 DIGITS = data.pictures()
 SIZES = (784, 256, 128, 64, 10)
 BATCH = 64
-JAX_ADAM = optax.adam(1e-3)
+JAX_SGD = optax.sgd(0.03, momentum=0.9, nesterov=True)
 
 
-def torch_adam(params):
-    return torch.optim.Adam(params, lr=1e-3)
+def torch_sgd(params):
+    return torch.optim.SGD(params, lr=0.03, momentum=0.9, nesterov=True)
 
 
 class TorchMLP(torch.nn.Module):
@@ -68,7 +68,7 @@ def test_outputs_loss_gradients_and_twenty_steps(parity):
             jax=dlp.vmap(JaxMLP(jax.random.key(0))),
             batches=list(DIGITS.batches(BATCH))[:20],
             loss=dlp.loss(torch=torch.nn.CrossEntropyLoss(), jax=cross_entropy),
-            optimizer=dlp.optimizer(torch=torch_adam, jax=JAX_ADAM),
+            optimizer=dlp.optimizer(torch=torch_sgd, jax=JAX_SGD),
             steps=20,
         )
     )
@@ -83,9 +83,9 @@ def test_training():
     port = eqx.tree_at(lambda m: [leaf for layer in m.layers for leaf in (layer.weight, layer.bias)], port, leaves)
 
     passes = DIGITS.passes(BATCH, 16)
-    torch_side = training.torch_curve(module, torch_adam(module.parameters()), torch.nn.CrossEntropyLoss(), passes, DIGITS)
+    torch_side = training.torch_curve(module, torch_sgd(module.parameters()), torch.nn.CrossEntropyLoss(), passes, DIGITS)
     params, rest = eqx.partition(port, eqx.is_inexact_array)
-    jax_side = training.jax_curve(lambda p, x: jax.vmap(eqx.combine(p, rest))(x), params, JAX_ADAM, cross_entropy, passes, DIGITS)
+    jax_side = training.jax_curve(lambda p, x: jax.vmap(eqx.combine(p, rest))(x), params, JAX_SGD, cross_entropy, passes, DIGITS)
 
     print(training.table(f"784-256-128-64-10, {DIGITS}", torch_side, jax_side))
     assert torch_side.accuracies[-1] > 0.95

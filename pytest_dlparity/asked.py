@@ -35,7 +35,7 @@ class Asked:
         return "auto" not in (self.devices.split(",") if isinstance(self.devices, str) else self.devices)
 
 
-_ARGUMENTS = tuple(field.name for field in fields(Asked) if field.name != "spec")
+_ARGUMENTS = tuple(field.name for field in fields(Asked))
 
 
 def merged(base: Asked, markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> Asked:
@@ -55,10 +55,15 @@ def merged(base: Asked, markers: Sequence[tuple[tuple[Any, ...], Mapping[str, An
             if name not in _ARGUMENTS:
                 near = difflib.get_close_matches(name, _ARGUMENTS, 1, 0.5)
                 raise SpecError(
-                    f"the dlparity marker has no argument {name!r}. " + (f"Write {near[0]}=." if near else f"It has {', '.join(_ARGUMENTS)}.")
+                    f"the dlparity marker has no argument {name!r}. "
+                    + (f"Write {near[0]}=." if near else f"It has {', '.join(_ARGUMENTS)}.")
                 )
         if len(args) > 1:
-            raise SpecError(f"the dlparity marker has {len(args)} positional arguments. It takes one: a spec, or a function that makes one.")
+            raise SpecError(
+                f"the dlparity marker has {len(args)} positional arguments. It takes one: a spec, or a function that makes one."
+            )
+        if args and "spec" in given:
+            raise SpecError("the dlparity marker has two specs, one positional and one as spec=. Give one.")
         base = replace(base, **given, **({"spec": args[0]} if args else {}))
     return validated(base)
 
@@ -71,5 +76,7 @@ def validated(asked: Asked) -> Asked:
         if not isinstance(getattr(asked, name), bool):
             raise SpecError(f"{name} is {getattr(asked, name)!r}. Write True or False.")
     if asked.spec is not None and not callable(asked.spec) and type(asked.spec).__name__ != "Spec":
-        raise SpecError(f"the dlparity marker got {asked.spec!r}. Give a spec, or a function that makes one: @pytest.mark.dlparity(gelu).")
+        raise SpecError(
+            f"the dlparity marker got {asked.spec!r}. Give a spec, or a function that makes one: @pytest.mark.dlparity(spec=gelu)."
+        )
     return replace(asked, tolerance=tolerance.validated(asked.tolerance))

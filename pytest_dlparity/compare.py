@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_dlparity import distance, tolerance
+from pytest_dlparity import casts, distance, tolerance
 from pytest_dlparity.distance import Distance, Index
 from pytest_dlparity.matrix import Cell
 from pytest_dlparity.reference import Noise, Reference
@@ -23,6 +23,8 @@ FLOOR = 1 / 16  # of the leaf's rms noise, added to each element's own: one luck
 INSIDE = 128.0  # a side whose own operations explain its error may lose this much (7 bits) to the better side or to the inputs' rounding
 # Below this share of a leaf's scale a float64 difference is an inaccurate float64 function, above it other mathematics (docs/verdicts.md, "Three zones")
 INACCURATE = 5e-7
+GROSS = 1e-6  # of the largest leaf: float64 rounding would have to be amplified 10^10 times to reach it
+GROSS_WITH_CASTS = 1e-2  # the same where a program casts to a narrower float inside its float64 run
 STATUSES = ("structure", "nonfinite", "semantics", "precision", "vacuous", "inconclusive", "agree")
 
 
@@ -72,6 +74,20 @@ def verdicts(cell: Cell, torch: Outcome, jax: Outcome, reference: Reference, tol
     return [broken.get(name) or _verdict(name, cell, torch, jax, reference, tolerated, format) for name in names]
 
 
+def by_float64_alone(cell: Cell, reference: Reference, side: str, error: str, format: Format) -> list[Verdict]:
+    """The verdicts of a cell that one framework cannot run: what differs in float64 differs, the rest is inconclusive."""
+    names = [name for name in dict.fromkeys((*reference.torch.leaves, *reference.jax.leaves)) if _is_leaf(name, reference)]
+    if not names:
+        return [Verdict("output", "vacuous", cell, reason="no leaves")]
+    told = {name: _compared_in_float64(name, cell, reference, format) for name in names}
+    return [
+        found if found is not None and found.status != "agree" else Verdict(
+            name, "inconclusive", cell, reason="unsupported", side=side, detail=(error,), power=found.power if found is not None else 0.0
+        )
+        for name, found in told.items()
+    ]  # fmt: skip
+
+
 def _is_leaf(name: str, reference: Reference) -> bool:
     return not name.startswith("state.") or name in reference.states or bool(reference.problem)
 
@@ -96,8 +112,7 @@ def _obstacle(torch: np.ndarray | None, jax: np.ndarray | None) -> list[tuple[st
     []
     """
     if torch is None or jax is None:
-        present = torch if torch is not None else jax
-        return [("missing", (list(np.shape(present)),))]
+        return [("missing", (list((torch if jax is None else jax).shape),))]  # type: ignore[union-attr]  # one of them is there
     if torch.shape != jax.shape:
         return [("shapes", (list(torch.shape), list(jax.shape)))]
     if _class(torch) != _class(jax):
@@ -154,7 +169,9 @@ def _compared_in_float64(name: str, cell: Cell, reference: Reference, format: Fo
         return _unequal(name, cell, t, j)
     gap = distance.between(j, t)
     if gap.apart is not None:
-        return Verdict(name, "nonfinite", cell, reason="nonfinite64", where=gap.apart, values=_at(gap.apart, t, j, t), detail=(gap.apart_count, t.size))
+        return Verdict(
+            name, "nonfinite", cell, reason="nonfinite64", where=gap.apart, values=_at(gap.apart, t, j, t), detail=(gap.apart_count, t.size)
+        )
     if not gap.count:
         return Verdict(name, "vacuous", cell, reason="no finite", power=math.inf)
     noise = reference.noise(format)
@@ -169,46 +186,51 @@ def _to_double(format: Format) -> float:
     return tolerance.FORMATS["float64"].roundoff / format.roundoff
 
 
-def _same_mathematics(name: str, cell: Cell, gap: Distance, limit: float, noise: float, note: str = "", detail: tuple[Any, ...] = ()) -> Verdict:
+def _same_mathematics(
+    name: str, cell: Cell, gap: Distance, limit: float, noise: float, note: str = "", detail: tuple[Any, ...] = ()
+) -> Verdict:
     power = limit / gap.scale if gap.scale else math.inf
     return Verdict(name, "agree", cell, error=gap.rms, noise=noise, limit=limit, power=power, note=note, detail=detail)
 
 
-def _beyond_float64(
-    name: str, cell: Cell, t: np.ndarray, j: np.ndarray, gap: Distance, reference: Reference
-) -> Verdict:
+def _beyond_float64(name: str, cell: Cell, t: np.ndarray, j: np.ndarray, gap: Distance, reference: Reference) -> Verdict:
     """The float64 runs differ by more than their inputs' rounding: rounding inside, a less accurate function, a cast, or other mathematics."""
-    inside = reference.noise(tolerance.PROBE, everywhere=True)
-    limit = RMS * inside.rms(name) * _to_double(tolerance.PROBE)
-    if gap.rms <= limit:
-        return _same_mathematics(name, cell, gap, limit, limit / RMS, "rounding inside")
-    casts = reference.casts()
-    for dtype, side, line in _shared_casts(casts):
-        rounded = reference.noise(tolerance.FORMATS[dtype], everywhere=True)
-        reach = max(RMS * rounded.rms(name), INACCURATE * gap.scale)
-        if gap.rms <= reach and distance.between(j, t, rounded.elements[name], FLOOR * rounded.rms(name)).worst <= WORST:
-            return _same_mathematics(name, cell, gap, reach, reach / RMS, "cast", (dtype, side, line))
+    narrow = reference.casts()
+    shared = _shared_casts(narrow)
+    limit = 0.0
+    if gap.rms <= (GROSS_WITH_CASTS if shared else GROSS) * reference.largest:  # else no rounding inside can explain it: do not measure
+        inside = reference.noise(tolerance.PROBE, everywhere=True)
+        limit = RMS * inside.rms(name) * _to_double(tolerance.PROBE)
+        if gap.rms <= limit:
+            return _same_mathematics(name, cell, gap, limit, limit / RMS, "rounding inside")
+        for dtype, side, line in shared:
+            rounded = reference.noise(tolerance.FORMATS[dtype], everywhere=True)
+            reach = max(RMS * rounded.rms(name), INACCURATE * gap.scale)
+            if gap.rms <= reach and distance.between(j, t, rounded.elements[name], FLOOR * rounded.rms(name)).worst <= WORST:
+                return _same_mathematics(name, cell, gap, reach, reach / RMS, "cast", (dtype, side, line))
     single = reference.noise(tolerance.FORMATS["float32"])
     local = distance.between(j, t, single.elements[name], FLOOR * single.rms(name))
     limit = max(limit, INACCURATE * gap.scale)
     if gap.rms <= limit and local.worst <= WORST:
-        return _same_mathematics(name, cell, gap, limit, limit, "less accurate", _first_cast(casts))
+        return _same_mathematics(name, cell, gap, limit, limit, "less accurate", _first_cast(narrow))
     bits = -math.log2(gap.relative) if 0 < gap.relative < math.inf else 0.0
     by = gap if gap.rms > limit else local
     return Verdict(
         name, "semantics", cell, bits=max(0.0, bits), error=gap.rms, noise=limit / RMS, limit=limit, power=limit / gap.scale if gap.scale else math.inf,
-        scale=gap.scale, worst=local.worst, reason="semantics", where=by.where, values=_at(by.where, t, j, t), detail=(gap.relative, *_first_cast(casts)),
+        scale=gap.scale, worst=local.worst, reason="semantics", where=by.where, values=_at(by.where, t, j, t), detail=(gap.relative, *_first_cast(narrow)),
     )  # fmt: skip
 
 
-def _shared_casts(casts: tuple[dict[str, str], dict[str, str]]) -> list[tuple[str, str, str]]:
+def _shared_casts(found: tuple[dict[str, str], dict[str, str]]) -> list[tuple[str, str, str]]:
     """(dtype, side, line) of casts that explain a difference: to float32 on either side, to a narrower format only where both sides cast."""
-    found = [("float32", side, seen["float32"]) for side, seen in zip(("torch", "jax"), casts, strict=True) if "float32" in seen][:1]
-    return found + [(dtype, "both", casts[0][dtype]) for dtype in casts[0] if dtype in casts[1] and dtype in tolerance.FORMATS and dtype != "float32"]
+    single = [("float32", side, seen["float32"]) for side, seen in zip(("torch", "jax"), found, strict=True) if "float32" in seen][:1]
+    return single + [
+        (dtype, "both", found[0][dtype]) for dtype in found[0] if dtype in found[1] and dtype in tolerance.FORMATS and dtype != "float32"
+    ]
 
 
-def _first_cast(casts: tuple[dict[str, str], dict[str, str]]) -> tuple[Any, ...]:
-    return next(((dtype, side, line) for side, seen in zip(("torch", "jax"), casts, strict=True) for dtype, line in seen.items()), ())
+def _first_cast(found: tuple[dict[str, str], dict[str, str]]) -> tuple[Any, ...]:
+    return next(((dtype, side, line) for side, seen in zip(("torch", "jax"), found, strict=True) for dtype, line in seen.items()), ())
 
 
 def _unequal(name: str, cell: Cell, t: np.ndarray, j: np.ndarray, reason: str = "unequal64", status: str = "semantics") -> Verdict | None:
@@ -245,7 +267,13 @@ def _nonfinite(name: str, cell: Cell, t: np.ndarray, j: np.ndarray, truth: np.nd
         apart = distance.between(np.where(near, 0, j), np.where(near, 0, t))
         if apart.apart is not None:
             return Verdict(
-                name, "nonfinite", cell, reason="nonfinite", where=apart.apart, values=_at(apart.apart, t, j, truth), detail=(apart.apart_count, t.size)
+                name,
+                "nonfinite",
+                cell,
+                reason="nonfinite",
+                where=apart.apart,
+                values=_at(apart.apart, t, j, truth),
+                detail=(apart.apart_count, t.size),
             )
     elif not gap.count:
         return Verdict(name, "vacuous", cell, reason="no finite")
@@ -276,6 +304,12 @@ def _measured(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Re
         "bits": max(0.0, bits), "error": error.rms, "noise": noise.rms(name), "limit": limit, "scale": scale, "worst": error.worst,
         "power": limit / scale if scale else math.inf, "side": side,
     }  # fmt: skip
+    if not guilty and (cast := _cast_apart(cell, reference, apart, format)) is not None:
+        where = apart.where
+        return Verdict(
+            name, "precision", cell, reason="casts", where=where, values=_at(where, sides["torch"], sides["jax"], truth), detail=tuple(cast),
+            **{**common, "side": cast.side},
+        )  # fmt: skip
     if not guilty:
         return _drifting(name, cell, torch, jax, reference, format, Verdict(name, "agree", cell, note=note, **common))
     where = error.where if error.rms <= limit else distance.between(sides[side], truth).where
@@ -283,6 +317,13 @@ def _measured(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Re
         name, "precision", cell, reason="precision", where=where, values=_at(where, sides["torch"], sides["jax"], truth),
         detail=(len(guilty), error.rms > limit), **common,
     )  # fmt: skip
+
+
+def _cast_apart(cell: Cell, reference: Reference, apart: Distance, format: Format) -> casts.Finding | None:
+    """In half precision, whether the sides differ by a cast that one of them makes earlier."""
+    if cell.dtype not in ("bfloat16", "float16") or apart.rms <= casts.MOVES * format.roundoff * apart.scale:
+        return None
+    return reference.cast_apart(cell.dtype)
 
 
 def _near(sides: dict[str, np.ndarray], noise: Noise, name: str) -> bool:
@@ -297,12 +338,12 @@ def _inside(
         return False
     other = max(error.rms for which, error in errors.items() if which != side)
     bound = INSIDE * max(noise.rms(name), other)
-    return errors[side].rms <= bound or errors[side].scale <= RMS * inside.rms(name)  # a leaf below the rounding inside has no digits to lose
+    return errors[side].rms <= bound or errors[side].scale <= RMS * inside.rms(
+        name
+    )  # a leaf below the rounding inside has no digits to lose
 
 
-def _drifting(
-    name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Reference, format: Format, found: Verdict
-) -> Verdict:
+def _drifting(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Reference, format: Format, found: Verdict) -> Verdict:
     """Optimizers: the error that the steps accumulate, beside the one that each step introduces."""
     if not (torch.free and jax.free):
         return found
@@ -323,7 +364,7 @@ def _drifting(
 def _error(found: np.ndarray, truth: np.ndarray, noise: Noise, name: str) -> Distance:
     plain = distance.between(found, truth)
     worst = distance.between(found, truth, noise.elements[name], FLOOR * noise.rms(name))
-    return plain._replace(worst=worst.worst, where=worst.where)
+    return replace(plain, worst=worst.worst, where=worst.where)
 
 
 def _explained(error: Distance, noise: Noise, name: str) -> bool:
@@ -345,7 +386,9 @@ def _conventional(
         "power": tolerated.rtol + tolerated.atol / scale if scale else math.inf,
     }  # fmt: skip
     if not over.worst <= 1:
-        return Verdict(name, "precision", cell, reason="tolerance", where=over.where, values=_at(over.where, t, j, j), detail=(tolerated,), **common)
+        return Verdict(
+            name, "precision", cell, reason="tolerance", where=over.where, values=_at(over.where, t, j, j), detail=(tolerated,), **common
+        )
     return Verdict(name, "agree", cell, note="blind" if tolerated.atol >= scale else "", detail=(tolerated,), **common)
 
 
@@ -354,7 +397,9 @@ def _without_float64(
 ) -> Verdict:
     """No float64 run: the two sides against each other in the cell, with noise measured in the cell's own dtype."""
     if not tolerance.is_inexact(t):
-        return _unequal(name, cell, t, j, "unequal", "precision") or Verdict(name, "agree", cell, bits=math.inf, error=0.0, noise=0.0, limit=0.0, power=0.0)
+        return _unequal(name, cell, t, j, "unequal", "precision") or Verdict(
+            name, "agree", cell, bits=math.inf, error=0.0, noise=0.0, limit=0.0, power=0.0
+        )
     if (places := _nonfinite(name, cell, t, j, t, format)) is not None:
         return places
     if tolerated is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,7 +12,8 @@ CHUNK = 1 << 15  # 32 k elements: a few chunks of it fit a core's L2 cache (nume
 Index = tuple[int, ...]
 
 
-class Distance(NamedTuple):
+@dataclass(frozen=True)
+class Distance:
     """What one pass over two arrays finds. Places where both hold the same NaN or infinity do not count."""
 
     count: int  # finite places compared
@@ -70,7 +71,8 @@ def between(a: np.ndarray, b: np.ndarray, noise: np.ndarray | None = None, floor
     return Distance(count, rms, math.sqrt(scales / count) if count else 0.0, worst, where or (), apart, apart_count)
 
 
-class _Found(NamedTuple):
+@dataclass(frozen=True)
+class _Found:
     squares: float
     scales: float
     count: int
@@ -151,4 +153,4 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[tuple[int | slice, ...], i
 
 def _place(linear: int, parts: int, shape: tuple[int, ...]) -> Index:
     """Index in the original array, which was read as `parts` numbers for each element."""
-    return tuple(int(i) for i in np.unravel_index(linear // parts, shape)) if shape and math.prod(shape) else ()
+    return tuple(int(i) for i in np.unravel_index(linear // parts, shape)) if shape and 0 not in shape else ()

@@ -70,7 +70,10 @@ def present() -> list[str]:
 
 
 def cells(
-    names: Iterable[str] | str, dtypes: Iterable[str] | str, modes: Iterable[str] | str = ("eager",), table: Mapping[str, Device] | None = None
+    names: Iterable[str] | str,
+    dtypes: Iterable[str] | str,
+    modes: Iterable[str] | str = ("eager",),
+    table: Mapping[str, Device] | None = None,
 ) -> tuple[Cell, ...]:
     """Every combination, devices first, in the order given; `auto` stands for the devices that are present.
 

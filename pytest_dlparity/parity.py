@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -107,14 +108,41 @@ def in_cell(ready: Begun, cell: Cell, device: Device, tolerated: Tolerances = "a
     """Both sides in one cell, held against the reference."""
     prep, spec = ready.prep, ready.prep.spec
     mode = matrix.MODES[cell.mode]
-    torch = _torch(ready, device.torch, cell.dtype, mode.compiled)
-    jax = _jax(ready, device.jax, cell.dtype, mode.jit)
     format = _format(cell, spec.precision, device)
-    truth = ready.reference if not ready.reference.problem else _in_the_cell(ready, cell, torch, jax)
-    chosen = tolerance.for_dtype(spec.tolerance or tolerance.validated(tolerated), cell.dtype)
-    verdicts = compare.verdicts(cell, torch, jax, truth, chosen, format)
-    found = Report(spec, (cell,), tuple(verdicts), environment(device, prep.seed), again, strict, _remarks(ready, cell, device))
-    return found
+    outcomes: list[Outcome] = []
+    try:
+        outcomes.append(_torch(ready, device.torch, cell.dtype, mode.compiled))
+        outcomes.append(_jax(ready, device.jax, cell.dtype, mode.jit))
+    except Exception as error:
+        if ready.reference.problem or not _unsupported(error, cell.dtype):
+            raise
+        verdicts = compare.by_float64_alone(cell, ready.reference, ("torch", "jax")[len(outcomes)], first_line(error), format)
+    else:
+        torch, jax = outcomes
+        truth = ready.reference if not ready.reference.problem else _in_the_cell(ready, cell, torch, jax)
+        chosen = tolerance.for_dtype(spec.tolerance or tolerance.validated(tolerated), cell.dtype)
+        verdicts = compare.verdicts(cell, torch, jax, truth, chosen, format)
+    return Report(spec, (cell,), tuple(verdicts), environment(device, prep.seed), again, strict, _remarks(ready, cell, device))
+
+
+_REFUSALS = re.compile(r"not implemented|unsupported|not supported|does not accept|expected .* tensors? but got", re.IGNORECASE)
+
+
+def _unsupported(error: Exception, dtype: str) -> bool:
+    """Whether an error says that a framework has no such operation in a half precision dtype; anything else is the user's to see.
+
+    >>> _unsupported(NotImplementedError("\"lu_cpu\" not implemented for 'BFloat16'"), "bfloat16")
+    True
+    >>> _unsupported(RuntimeError("this is mine"), "bfloat16")
+    False
+    """
+    text = str(error)
+    names = {"bfloat16": "bfloat16", "float16": "half|float16"}.get(dtype)
+    return names is not None and bool(_REFUSALS.search(text) and re.search(names, text, re.IGNORECASE))
+
+
+def first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def _format(cell: Cell, precision: str, device: Device) -> Format:
@@ -154,7 +182,9 @@ def _in_the_cell(ready: Begun, cell: Cell, torch: Outcome, jax: Outcome) -> Refe
     """What stands in for a reference where float64 cannot be had: the torch side on the CPU in the cell's own dtype."""
     prep = ready.prep
     side = run.torch_ready(prep, "cpu", cell.dtype, False)
-    return replace(ready.reference, torch=run.torch_outcome(prep, side, "cpu", cell.dtype), jax=jax, dtype=cell.dtype, _ready=side, _noises={})
+    return replace(
+        ready.reference, torch=run.torch_outcome(prep, side, "cpu", cell.dtype), jax=jax, dtype=cell.dtype, _ready=side, _noises={}
+    )
 
 
 def _remarks(ready: Begun, cell: Cell, device: Device) -> tuple[str, ...]:
@@ -172,9 +202,7 @@ def environment(device: Device, seed: int) -> str:
     """Versions, device and seed, in one line."""
     torch_side, jax_side = run.frameworks()
     python = ".".join(map(str, sys.version_info[:3]))
-    return (
-        f"torch {torch_side.version()} on {device.torch}, jax {jax_side.version()} on {device.jax}, python {python}, {platform.machine()}, seed {seed}"
-    )
+    return f"torch {torch_side.version()} on {device.torch}, jax {jax_side.version()} on {device.jax}, python {python}, {platform.machine()}, seed {seed}"
 
 
 def merged(reports: Sequence[Report]) -> Report:

@@ -45,7 +45,16 @@ _FLAGS = (
     ("strict", "An inconclusive leaf is a failure"),
     ("speed", "Add a timing item for each cell, recorded by pytest-benchmark"),
 )
-_DEFAULTS = {"devices": "auto", "dtypes": "float32", "modes": "eager", "seed": "0", "tolerance": "auto", "require": "", "report": "failures", "json": ""}
+_DEFAULTS = {
+    "devices": "auto",
+    "dtypes": "float32",
+    "modes": "eager",
+    "seed": "0",
+    "tolerance": "auto",
+    "require": "",
+    "report": "failures",
+    "json": "",
+}
 
 
 # ---------------------------------------------------------------- options
@@ -76,7 +85,7 @@ def _setting(config: pytest.Config, name: str) -> Any:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "dlparity(spec=None, *, devices, dtypes, modes, seed, tolerance, strict, speed): run the spec in PyTorch and in JAX and compare; "
+        "dlparity(spec=None, devices, dtypes, modes, seed, tolerance, strict, speed): run the spec in PyTorch and in JAX and compare; "
         "settings of module, class and function merge, the nearest wins.",
     )
     config.addinivalue_line("markers", "dlparity_speed: a timing item of --dlparity-speed.")
@@ -125,7 +134,9 @@ def _base(config: pytest.Config) -> Asked:
 
 def pytest_report_header(config: pytest.Config) -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "jax"))
-    return f"dlparity: {versions}; devices {_setting(config, 'devices')}, dtypes {_setting(config, 'dtypes')}, seed {_setting(config, 'seed')}"
+    return (
+        f"dlparity: {versions}; devices {_setting(config, 'devices')}, dtypes {_setting(config, 'dtypes')}, seed {_setting(config, 'seed')}"
+    )
 
 
 # ---------------------------------------------------------------- collection
@@ -147,8 +158,12 @@ def pytest_pycollect_makeitem(collector: Any, obj: Any) -> None:
     """A test whose marker brings a spec gets the fixture, also where it does not ask for it."""
     own = getattr(obj, "pytestmark", [])
     marks = [*(own if isinstance(own, list) else [own]), *collector.iter_markers()]
-    if inspect.isfunction(obj) and any(mark.name == "dlparity" and mark.args for mark in marks):
+    if inspect.isfunction(obj) and any(mark.name == "dlparity" and _brings_spec(mark) for mark in marks):
         pytest.mark.usefixtures("parity")(obj)
+
+
+def _brings_spec(mark: pytest.Mark) -> bool:
+    return bool(mark.args) or "spec" in mark.kwargs
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -237,6 +252,8 @@ class Parity:
         if self._point.speed:
             from pytest_dlparity import speed
 
+            if refused := [v for v in report.verdicts if v.reason == "unsupported"]:
+                pytest.skip(f"dlparity: nothing to time, the {refused[0].side} side cannot run in {cell.dtype}: {refused[0].detail[0]}")
             self._item.stash[TIMES].extend(speed.rows(begun, cell, device, shown, report))
         return report
 
@@ -295,7 +312,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     if not pyfuncitem.stash[ROWS]:
         pytest.fail(
             f"{pyfuncitem.originalname} asks for parity but never ran a spec, so nothing was tested. Call parity(spec), or give the spec to the "
-            "marker: @pytest.mark.dlparity(spec).",
+            "marker: @pytest.mark.dlparity(spec=...).",
             pytrace=False,
         )
     return result
@@ -304,7 +321,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     __tracebackhide__ = True
-    if any(mark.args for mark in item.iter_markers("dlparity")) and ROWS not in item.stash:
+    if any(_brings_spec(mark) for mark in item.iter_markers("dlparity")) and ROWS not in item.stash:
         pytest.fail(
             f"{item.name} has a dlparity marker with a spec, but is no plain pytest function, so the spec never ran. Write a function, "
             "or a method of a class that is no unittest.TestCase.",
@@ -320,7 +337,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report = yield
     if call.when == "call" and not isinstance(report, getattr(pytest, "SubtestReport", ())):
-        report.dlparity = {"rows": item.stash.get(ROWS, []), "times": item.stash.get(TIMES, [])}  # plain types: it crosses to the controller
+        report.dlparity = {
+            "rows": item.stash.get(ROWS, []),
+            "times": item.stash.get(TIMES, []),
+        }  # plain types: it crosses to the controller
     return report
 
 

@@ -40,7 +40,14 @@ def _unsure(report: Report) -> bool:
 def leaf(verdict: Any) -> Row:
     """One verdict as plain numbers."""
     numbers = {name: _plain(getattr(verdict, name)) for name in ("bits", "error", "noise", "limit", "power", "scale", "worst", "drift")}
-    return {"name": verdict.name, "status": verdict.status, "cell": str(verdict.cell), "reason": verdict.reason, "side": verdict.side, **numbers}
+    return {
+        "name": verdict.name,
+        "status": verdict.status,
+        "cell": str(verdict.cell),
+        "reason": verdict.reason,
+        "side": verdict.side,
+        **numbers,
+    }
 
 
 def _plain(value: float) -> float | None:
@@ -49,4 +56,9 @@ def _plain(value: float) -> float | None:
 
 def properties(one: Row) -> list[tuple[str, str]]:
     """JUnit properties: few and short."""
-    return [("dlparity.cell", one["cell"]), ("dlparity.verdict", one["verdict"]), ("dlparity.bits", one["bits"]), ("dlparity.leaves", str(one["leaves"]))]
+    return [
+        ("dlparity.cell", one["cell"]),
+        ("dlparity.verdict", one["verdict"]),
+        ("dlparity.bits", one["bits"]),
+        ("dlparity.leaves", str(one["leaves"])),
+    ]

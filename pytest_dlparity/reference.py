@@ -7,13 +7,15 @@ each element: a stochastic estimate of the condition (Monte Carlo arithmetic: Pa
 
 from __future__ import annotations
 
+import functools
 import traceback
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from pytest_dlparity import run, tolerance
+from pytest_dlparity import casts, param_map, run, tolerance
+from pytest_dlparity.casts import Finding
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.run import Arrays, Outcome, Prepared
 from pytest_dlparity.tolerance import FORMATS, Format
@@ -50,6 +52,7 @@ class Reference:
     states: frozenset[str] = frozenset()
     _ready: Any = None
     _noises: dict[Any, Noise] = field(default_factory=dict)
+    _flows: dict[str, Finding | None] = field(default_factory=dict)
     _moving: dict[str | None, frozenset[str]] = field(default_factory=dict)
     _casts: tuple[dict[str, str], dict[str, str]] | None = None
 
@@ -59,6 +62,18 @@ class Reference:
         if key not in self._noises:
             self._noises[key] = _measured(self, format, everywhere, accumulated)
         return self._noises[key]
+
+    @functools.cached_property
+    def largest(self) -> float:
+        """The largest rms of any leaf of the float64 run."""
+        found = [np.abs(a[np.isfinite(a)]) for a in self.torch.leaves.values() if tolerance.is_inexact(a)]
+        return max((float(np.sqrt(np.mean(np.square(a)))) for a in found if a.size), default=0.0)
+
+    def cast_apart(self, dtype: str) -> Finding | None:
+        """A value that jax rounds to a half precision dtype before use where torch casts up and does not."""
+        if dtype not in self._flows:
+            self._flows[dtype] = casts.finding(self.prep, dtype)
+        return self._flows[dtype]
 
     def moves(self, leaf: str) -> bool:
         """Whether other inputs and parameters altogether give this leaf another value."""
@@ -106,16 +121,18 @@ def _said(error: BaseException) -> str:
 
 def _changed(prep: Prepared, made: Reference) -> frozenset[str]:
     """States that a side changed in float64: these are leaves, the others are only carried along."""
-    names = {name for side in (made.torch, made.jax) for name in side.leaves if name.startswith("state.")}
     return frozenset(
         name
-        for name in names
         for side in (made.torch, made.jax)
-        if name in side.leaves
-        and name[6:] in prep.buffers
-        and prep.paths(name[6:]) + [None] != [None]
-        and not np.array_equal(side.leaves[name], prep.buffers[name[6:]], equal_nan=prep.buffers[name[6:]].dtype.kind == "f")
+        for name, now in side.leaves.items()
+        if name.startswith("state.") and _is_compared(prep, name.removeprefix("state.")) and not _same(now, prep.buffers[name.removeprefix("state.")])
     )
+
+
+def _is_compared(prep: Prepared, buffer: str) -> bool:
+    """Whether a changed buffer must change alike on the jax side: not what only torch counts, nor what the user said has no counterpart."""
+    given = prep.spec.param_map or {}
+    return buffer in prep.buffers and buffer.rpartition(".")[2] not in param_map.IGNORED and given.get(buffer, "") is not None
 
 
 def _measured(made: Reference, format: Format, everywhere: bool, accumulated: bool) -> Noise:
@@ -123,7 +140,9 @@ def _measured(made: Reference, format: Format, everywhere: bool, accumulated: bo
     prep = made.prep
     starts = made.torch.starts if prep.job.kind == "optimizer" and not accumulated else ()
     truth = {name: array for name, array in made.torch.leaves.items() if not name.startswith("state.") or name in made.states}
-    squares = {n: np.zeros(a.shape, np.complex128 if a.dtype.kind == "c" else np.float64) for n, a in truth.items() if tolerance.is_inexact(a)}
+    squares = {
+        n: np.zeros(a.shape, np.complex128 if a.dtype.kind == "c" else np.float64) for n, a in truth.items() if tolerance.is_inexact(a)
+    }
     flips = {name: np.zeros(array.shape, bool) for name, array in truth.items() if name not in squares}
     runs = FEW if prep.job.steps > LONG and prep.job.kind == "model" else RUNS
     for index in range(runs):
@@ -138,8 +157,8 @@ def _measured(made: Reference, format: Format, everywhere: bool, accumulated: bo
 
 def _inside_jax(made: Reference, format: Format, starts: Any, runs: int, squares: Arrays, flips: Arrays) -> None:
     """Raises each leaf's spread to that of the jax side around its own float64 run, where it is the larger."""
-    truth = {name: made.jax.leaves[name] for name, total in squares.items() if np.shape(made.jax.leaves.get(name)) == total.shape}
-    truth |= {name: made.jax.leaves[name] for name, flip in flips.items() if np.shape(made.jax.leaves.get(name)) == flip.shape}
+    shapes = {name: array.shape for name, array in {**squares, **flips}.items()}
+    truth = {name: array for name, array in made.jax.leaves.items() if array.shape == shapes.get(name)}
     starts = made.jax.starts if starts else ()
     own = {name: np.zeros_like(total) for name, total in squares.items() if name in truth}
     for _ in range(runs):
@@ -199,7 +218,9 @@ def _moving(made: Reference, name: str | None) -> frozenset[str]:
     inputs = {key: other(key, array) for key, array in prep.inputs.items()}
     try:
         ready = torch_side.ready(prep.torch, prep.job, changed, prep.buffers, inputs, "cpu", made.dtype, False)
-        found = run.torch_outcome(replace(prep, batches=[inputs] if prep.job.steps and prep.job.kind == "model" else prep.batches), ready, "cpu", made.dtype)
+        found = run.torch_outcome(
+            replace(prep, batches=[inputs] if prep.job.steps and prep.job.kind == "model" else prep.batches), ready, "cpu", made.dtype
+        )
     except Exception:  # noqa: BLE001  inputs that the user never gave may be refused: then nothing was shown to move
         return frozenset()
     return frozenset(

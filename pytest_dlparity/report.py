@@ -104,11 +104,12 @@ def significand(cell: Cell) -> int:
 _FAMILIES = ("output", "loss", "state", "grad", "update")  # what a fault reaches first is said first
 
 
-def _badness(verdict: Verdict) -> tuple[int, int, float]:
+def _badness(verdict: Verdict) -> tuple[int, int, int, float]:
     """Sorts verdicts: the graver status, then what comes earlier in a run, then the larger error over its limit."""
-    family = verdict.name.split(".")[0]
+    family, *rest = verdict.name.split(".")
+    step = int(rest[0]) if family in ("update", "loss") and rest and rest[0].isdecimal() else 0
     beyond = verdict.error / verdict.limit if verdict.limit else math.inf
-    return STATUSES.index(verdict.status), _FAMILIES.index(family) if family in _FAMILIES else 0, -beyond if beyond == beyond else 0.0
+    return STATUSES.index(verdict.status), step, _FAMILIES.index(family) if family in _FAMILIES else 0, -beyond if beyond == beyond else 0.0
 
 
 # ---------------------------------------------------------------- a verdict in words
@@ -126,7 +127,9 @@ def advice(v: Verdict) -> str:
 
 _SUMMARIES: dict[str, Callable[[Verdict], str]] = {
     "semantics": lambda v: f"{v.name} differs in float64, the two sides compute different mathematics",
-    "unequal64": lambda v: f"{v.name} is unequal in {v.detail[0]} of {v.detail[1]} places in float64, the two sides compute different mathematics",
+    "unequal64": lambda v: (
+        f"{v.name} is unequal in {v.detail[0]} of {v.detail[1]} places in float64, the two sides compute different mathematics"
+    ),
     "nonfinite64": lambda v: f"{v.name} is not finite at the same places in float64 ({v.detail[0]} of {v.detail[1]})",
     "nonfinite": lambda v: f"{v.name} is not finite at the same places ({v.detail[0]} of {v.detail[1]})",
     "missing": lambda v: f"only {v.side} returns {v.name}, of shape {v.detail[0]}",
@@ -138,24 +141,36 @@ _SUMMARIES: dict[str, Callable[[Verdict], str]] = {
     "accumulated": lambda v: (
         f"{v.name} is right step by step, but over the steps the {v.side} side drifts {v.drift:.3g} x noise from float64, more than rounding explains"
     ),
-    "casts": lambda v: f"{v.name} is the same mathematics, but the {v.side} side computes in {v.detail[0]} what the other computes in {v.detail[1]}",
+    "casts": lambda v: (
+        f"{v.name} is the same mathematics, but the {v.side} side rounds to {v.cell.dtype} before use ({v.detail[2]}) what torch keeps in float32 "
+        f"({v.detail[1]})"
+    ),
     "unequal": lambda v: f"{v.name} is unequal in {v.detail[0]} of {v.detail[1]} places where rounding in {v.cell.dtype} changes nothing",
     "tolerance": lambda v: f"{v.name} differs by more than rtol={v.detail[0].rtol:g}, atol={v.detail[0].atol:g}",
     "no float64": lambda v: f"{v.name} agrees as far as {v.cell.dtype} can tell, there is no float64 run to tell more",
-    "no float64 apart": lambda v: f"{v.name} differs by more than rounding in {v.cell.dtype} explains, and there is no float64 run to say why",
+    "unsupported": lambda v: f"{v.name} is the same mathematics in float64, and the {v.side} side cannot run it in {v.cell.dtype}",
+    "no float64 apart": lambda v: (
+        f"{v.name} differs by more than rounding in {v.cell.dtype} explains, and there is no float64 run to say why"
+    ),
     "no leaves": lambda v: "nothing was compared (vacuous): neither side returns an array",
     "empty": lambda v: f"{v.name} is vacuous: its shape {v.detail[0]} holds no element",
     "no finite": lambda v: f"{v.name} is vacuous: it is nowhere finite on either side",
     "constant": lambda v: f"{v.name} is vacuous: no input moves it",
-    "zero gradient": lambda v: f"{v.name} is vacuous: zero everywhere on both sides, and no output depends on {v.name.removeprefix('grad.')}",
+    "zero gradient": lambda v: (
+        f"{v.name} is vacuous: zero everywhere on both sides, and no output depends on {v.name.removeprefix('grad.')}"
+    ),
     "zero update": lambda v: f"{v.name} is vacuous: the step changes nothing on either side",
 }
 
 _ADVICE: dict[str, Callable[[Verdict], str]] = {
-    "semantics": lambda v: "Rounding cannot do this: look for an epsilon, a default, a reduction, a mask, a layout or a formula that differs.",
+    "semantics": lambda v: (
+        "Rounding cannot do this: look for an epsilon, a default, a reduction, a mask, a layout or a formula that differs."
+    ),
     "unequal64": lambda v: "Look at ties, index conventions and integer widths.",
     "nonfinite64": lambda v: "Look at masked rows, log and division of zero, and gradients at zero (where, norm, sqrt).",
-    "nonfinite": lambda v: f"float64 is finite there on both sides: look for a value beyond the range of {v.cell.dtype}, or a mask constant of another dtype.",
+    "nonfinite": lambda v: (
+        f"float64 is finite there on both sides: look for a value beyond the range of {v.cell.dtype}, or a mask constant of another dtype."
+    ),
     "missing": lambda v: f"Return it on both sides, or take it out of the {v.side} side.",
     "shapes": lambda v: "Nothing is broadcast: give both sides the same layout.",
     "classes": lambda v: "Return the same kind of numbers on both sides.",
@@ -166,6 +181,7 @@ _ADVICE: dict[str, Callable[[Verdict], str]] = {
     "tolerance": lambda v: 'tolerance="auto" tells whether this is mathematics or rounding.',
     "no float64": lambda v: f"{v.detail[0]}",
     "no float64 apart": lambda v: f"{v.detail[0]}",
+    "unsupported": lambda v: f"{v.detail[0]}",
     "no leaves": lambda v: "Return what should be compared.",
     "empty": lambda v: "Give an input of at least one element.",
     "no finite": lambda v: "Look for a mask over everything, or inputs outside the function's domain.",
@@ -247,7 +263,8 @@ def _agreed(report: Report, every: bool) -> list[str]:
     unsure = [v for v in report.verdicts if v.status == "inconclusive" and not report.strict]
     told = [f"{v.name} ({v.bits:.1f})" if math.isfinite(v.bits) else f"{v.name} (equal)" for v in good]
     lines = [f"  agreed, in bits of {significand(report.cells[0])}: {', '.join(told) if every else _some(told)}"] if told else []
-    lines += [f"  {v.name}: inconclusive. {summary(v)}; {numbers(v)}. {advice(v)}" for v in (unsure if every else unsure[:SHOWN])]
+    for v in unsure if every else unsure[:SHOWN]:
+        lines.append(f"  {v.name}: inconclusive. " + "; ".join(text for text in (summary(v), numbers(v), advice(v)) if text))
     remarks = [text for text in map(notes, good) if text]
     return lines + [f"  note: {text}" for text in (remarks if every else remarks[:SHOWN])]
 
@@ -270,9 +287,7 @@ def judged_by(cell: Cell, precision: str, device_kind: str) -> str:
         return ""
     format = TF32 if device_kind == "cuda" else format_of("bfloat16")
     name = "TF32" if format is TF32 else format.name
-    return (
-        f'precision="default": {cell.dtype} products may run in {name} there, so the cell is judged by a roundoff of 2^-{format.significand}.'
-    )
+    return f'precision="default": {cell.dtype} products may run in {name} there, so the cell is judged by a roundoff of 2^-{format.significand}.'
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pytest_dlparity import draws, param_map, tolerance
+from pytest_dlparity import draws, flow, param_map, tolerance
 from pytest_dlparity.errors import SpecError
+from pytest_dlparity.flow import Value
 from pytest_dlparity.job import Job
 from pytest_dlparity.param_map import Carry, JaxLeaf, TorchLeaf
 from pytest_dlparity.spec import Spec
@@ -83,7 +84,9 @@ def prepared(spec: Spec, seed: int, dtypes: Sequence[str]) -> Prepared:
     torch_side, jax_side = frameworks()
     grid = tolerance.grid(dtypes)
     if spec.kind == "loss" and not spec.inputs:
-        raise SpecError("dlp.loss has no inputs, so it cannot run by itself. Give them: inputs=[dlp.normal(32, 10), dlp.integers(32, high=10)].")
+        raise SpecError(
+            "dlp.loss has no inputs, so it cannot run by itself. Give them: inputs=[dlp.normal(32, 10), dlp.integers(32, high=10)]."
+        )
     if spec.kind == "optimizer":
         return _prepared_optimizer(spec, seed, grid)
     inputs = _drawn(spec.inputs, seed, grid)
@@ -115,24 +118,32 @@ def _prepared_optimizer(spec: Spec, seed: int, grid: tuple[Format, ...]) -> Prep
     params = _drawn(spec.params, seed, grid)
     for name, array in params.items():
         if not tolerance.is_inexact(array):
-            raise SpecError(f"params[{name!r}] is of dtype {array.dtype.name}, which has no gradient. Give floating numbers to an optimizer.")
+            raise SpecError(
+                f"params[{name!r}] is of dtype {array.dtype.name}, which has no gradient. Give floating numbers to an optimizer."
+            )
     grads = [
         _drawn({n: spec.inputs.get(n, draws.normal(*params[n].shape)) for n in params}, seed, grid, f"gradient {step} of ")
         for step in range(1, spec.steps + 1)
     ]
-    job = Job("optimizer", (), wrt=tuple(params), steps=spec.steps, torch_optimizer=spec.torch, jax_optimizer=spec.jax, trained=tuple(params))
+    job = Job(
+        "optimizer", (), wrt=tuple(params), steps=spec.steps, torch_optimizer=spec.torch, jax_optimizer=spec.jax, trained=tuple(params)
+    )
     program = torch_side.Program(lambda: None, params=params, tree=dict.fromkeys(params))
     identity = tuple(Carry(name, name) for name in params)
     return Prepared(spec, seed, job, program, None, identity, params, {}, {}, grads, tuple(params), grid=grid)
 
 
 def _drawn(given: Mapping[str, draws.Draw], seed: int, grid: tuple[Format, ...], prefix: str = "") -> Arrays:
-    return {name: _representable(name, tolerance.on_grid(draws.drawn(draw, seed, prefix + name), grid), grid) for name, draw in given.items()}
+    return {
+        name: _representable(name, tolerance.on_grid(draws.drawn(draw, seed, prefix + name), grid), grid) for name, draw in given.items()
+    }
 
 
 def _representable(name: str, array: np.ndarray, grid: tuple[Format, ...]) -> np.ndarray:
     if tolerance.is_floating(array) and np.isinf(array).any() and (smallest := min(grid, key=lambda f: f.largest)).name == "float16":
-        raise SpecError(f"{name} has values beyond {smallest.largest:g}, the largest of float16. Draw smaller ones, or leave float16 out of dtypes.")
+        raise SpecError(
+            f"{name} has values beyond {smallest.largest:g}, the largest of float16. Draw smaller ones, or leave float16 out of dtypes."
+        )
     return array
 
 
@@ -151,9 +162,13 @@ def _job(spec: Spec, names: list[str]) -> Job:
             takes -= 1
         split = len(names) - (needs - 1) if needs else takes
         if split is None:
-            raise SpecError("neither the model nor its loss says how many inputs it takes. Give the loss a function with named arguments: lambda z, y: ...")
+            raise SpecError(
+                "neither the model nor its loss says how many inputs it takes. Give the loss a function with named arguments: lambda z, y: ..."
+            )
         if split < 1 or split > len(names):
-            raise SpecError(f"the model has {len(names)} inputs, and its loss takes {needs} arguments with the model's output first. Give the missing inputs.")
+            raise SpecError(
+                f"the model has {len(names)} inputs, and its loss takes {needs} arguments with the model's output first. Give the missing inputs."
+            )
         consumed, targets = names[:split], names[split:]
     found = Job(spec.kind, tuple(consumed), tuple(targets), spec.keywords, steps=spec.steps)
     if spec.loss is not None:
@@ -173,7 +188,6 @@ def _checked_wrt(wrt: Sequence[str], known: Mapping[str, np.ndarray]) -> list[st
 
 
 def _carries(spec: Spec, torch_program: Any, jax_program: Any, params: Arrays, buffers: Arrays) -> tuple[Carry, ...]:
-    torch_side, _ = frameworks()
     if jax_program.library == "function":
         if spec.param_map:
             raise SpecError(
@@ -188,7 +202,7 @@ def _carries(spec: Spec, torch_program: Any, jax_program: Any, params: Arrays, b
             f"the jax side is a {jax_program.library} module with parameters and the torch side a function, so nothing would share them. "
             "Give an nn.Module as the torch side, or functions of `params` on both."
         )
-    torch_leaves = [TorchLeaf(n, a.shape, torch_program.layers.get(n, "")) for n, a in {**params, **buffers}.items()]
+    torch_leaves = [TorchLeaf(n, a.shape, torch_program.layers.get(n, ""), n in buffers) for n, a in {**params, **buffers}.items()]
     jax_leaves = [JaxLeaf(p, tuple(np.shape(a)), jax_program.layers.get(p, "")) for p, a in jax_program.params.items()]
     jax_leaves += [JaxLeaf(p, tuple(np.shape(a)), jax_program.layers.get(p, ""), True) for p, a in jax_program.state.items()]
     return param_map.carries(torch_leaves, jax_leaves, spec.param_map)
@@ -246,11 +260,12 @@ def jax_outcome(prep: Prepared, platform: str, dtype: str, jit: bool, starts: An
         if prep.job.steps:
             return _jax_trajectory(prep, Functions(prep, platform, dtype, jit, roundoff), dtype, params, state)
         run = Functions(prep, platform, dtype, jit, roundoff)("evaluate")
-        result = run(params, state, jax_side.arrays(prep.inputs, dtype), jax_side.arrays(_cotangents(prep), dtype))
+        result = run(params, state, jax_side.arrays(prep.inputs, dtype), jax_side.arrays(cotangents(prep), dtype))
         return Outcome(_named(prep, result))
 
 
-def _cotangents(prep: Prepared) -> Arrays:
+def cotangents(prep: Prepared) -> Arrays:
+    """The cotangent of each output: random numbers, or zeros where torch has no gradient."""
     return prep.cotangents_seen | {name: np.zeros(prep.shapes[name]) for name in prep.fixed}
 
 
@@ -260,7 +275,7 @@ def jax_start(prep: Prepared, dtype: str) -> tuple[dict[str, Any], dict[str, Any
     given = {carry.jax: param_map.to_jax(carry, {**prep.params, **prep.buffers}[carry.torch]) for carry in prep.carries}
     return tuple(
         jax_side.arrays({path: given.get(path, value) for path, value in part.items()}, dtype) for part in (prep.jax.params, prep.jax.state)
-    )  # type: ignore[return-value]  # a pair
+    )
 
 
 class Functions(NamedTuple):
@@ -290,6 +305,8 @@ class Functions(NamedTuple):
         cheap = self.dtype in ("float64", "complex128") and self.platform == "cpu"
         if what == "evaluate":
             return jax_side.evaluation(prep.jax, prep.job, _jax_paths(prep, prep.job.wrt), cheap, self.jit)
+        if what == "forward":
+            return jax_side.evaluation(prep.jax, prep.job._replace(wrt=()), [], cheap, self.jit)
         if what == "train":
             return jax_side.train_step(prep.jax, prep.job, _jax_paths(prep, prep.job.trained), _optimizer(prep), cheap, self.jit)
         return getattr(jax_side, f"optimizer_{what}")(_optimizer(prep), cheap, self.jit)
@@ -346,7 +363,9 @@ def _jax_trajectory(prep: Prepared, functions: Functions, dtype: str, params: An
 
 def _updates(prep: Prepared, by_path: Arrays) -> Arrays:
     """Updates under torch's names. Two jax leaves of one torch parameter must move alike; the first speaks for both."""
-    return {name: param_map.to_torch(prep.paths(name)[0], by_path[prep.paths(name)[0].jax]) for name in prep.job.trained if prep.paths(name)}
+    return {
+        name: param_map.to_torch(prep.paths(name)[0], by_path[prep.paths(name)[0].jax]) for name in prep.job.trained if prep.paths(name)
+    }
 
 
 def _jax_optimizer(prep: Prepared, functions: Functions, dtype: str, starts: Any) -> Outcome:
@@ -364,3 +383,30 @@ def _jax_optimizer(prep: Prepared, functions: Functions, dtype: str, starts: Any
             found[f"update.{index + 1}.{name}"] = jax_side.to_numpy(after[name]).astype(np.float64) - jax_side.to_numpy(params[name])
         params = after
     return Outcome(found, starts=begun)
+
+
+# ---------------------------------------------------------------- the flow of precision
+
+
+def torch_flow(prep: Prepared, dtype: str) -> list[Value] | None:
+    """The values inside torch's forward run in a half precision dtype; None where the program does not cast up itself."""
+    torch_side, _ = frameworks()
+    with torch_side.settings(dtype, prep.spec.precision):
+        half = torch_side.flow(torch_ready(prep, "cpu", dtype, False), prep.job, dtype)
+    if not half.casts_up:
+        return None
+    with torch_side.settings("float64", prep.spec.precision):
+        double = torch_side.flow(torch_ready(prep, "cpu", "float64", False), prep.job, dtype, half.opened)
+    return flow.values(half.steps, double.steps)
+
+
+def jax_flow(prep: Prepared, dtype: str) -> list[Value] | None:
+    """The values inside jax's forward run in a half precision dtype."""
+    _, jax_side = frameworks()
+    steps = []
+    for which in (dtype, "float64"):
+        with jax_side.settings(which, prep.spec.precision):
+            params, state = jax_start(prep, which)
+            args: tuple[Any, ...] = (params, state, jax_side.arrays(prep.inputs, which), {})
+            steps.append(jax_side.flow(Functions(prep, "cpu", which, True)("forward"), args, dtype if which == "float64" else ""))
+    return flow.values(*steps)

@@ -198,7 +198,9 @@ def model(
         if part is not None and (not isinstance(part, Spec) or part.kind != kind):
             raise SpecError(f"the {kind} of a model is {title(part)}. Write {kind}=dlp.{kind}(torch=..., jax=...).")
     if loss is not None and loss.inputs:
-        raise SpecError("the loss of a model has inputs of its own. Leave them out: it gets the model's output and the model's last inputs.")
+        raise SpecError(
+            "the loss of a model has inputs of its own. Leave them out: it gets the model's output and the model's last inputs."
+        )
     if optimizer is not None and optimizer.params:
         raise SpecError("the optimizer of a model has params of its own. Leave them out: it gets the model's parameters.")
     if optimizer is not None and loss is None:
@@ -295,7 +297,11 @@ def _sides(kind: str, torch: Any, jax: Any) -> None:
 
 def _home(side: Any) -> str:
     """The package an object or its class belongs to."""
-    homes = [getattr(side, "__module__", "")] if inspect.isroutine(side) or isinstance(side, type) else [c.__module__ for c in type(side).__mro__]
+    homes = (
+        [getattr(side, "__module__", "")]
+        if inspect.isroutine(side) or isinstance(side, type)
+        else [c.__module__ for c in type(side).__mro__]
+    )
     return next((root for root in (str(home).split(".")[0] for home in homes) if root in _HOMES), "")
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from pytest_dlparity import leaves, tolerance
 from pytest_dlparity.errors import SpecError
-from pytest_dlparity.frameworks import jax_equinox, jax_haiku, jax_linen, jax_nnx, jax_optimizers, jax_rounding, jax_stax
+from pytest_dlparity.flow import Step
+from pytest_dlparity.frameworks import jax_equinox, jax_flow, jax_haiku, jax_linen, jax_nnx, jax_optimizers, jax_rounding, jax_stax
 from pytest_dlparity.frameworks.jax_program import Program, batched, first_example
 from pytest_dlparity.job import Job
 from pytest_dlparity.spec import Vmapped, title
@@ -23,10 +24,14 @@ Arrays = dict[str, np.ndarray]
 LIBRARIES: tuple[ModuleType, ...] = (jax_nnx, jax_linen, jax_equinox, jax_haiku, jax_stax)
 # The reference runs a few times: compiling it costs more than running it, except for what XLA's lowest level runs 30 times slower
 # (`python benchmarks/overhead.py --levels`; docs/verdicts.md, "What a check costs").
-SLOW_WITHOUT_OPTIMISATION = frozenset({"conv_general_dilated", "reduce_window", "reduce_window_max", "select_and_scatter_add", "reduce_window_sum"})
+SLOW_WITHOUT_OPTIMISATION = frozenset(
+    {"conv_general_dilated", "reduce_window", "reduce_window_max", "select_and_scatter_add", "reduce_window_sum"}
+)
 
 
-def program(side: Any, own: Arrays, tree: Any, carried: Arrays, args: tuple[Any, ...], kwargs: dict[str, Any], train: bool | None) -> Program:
+def program(
+    side: Any, own: Arrays, tree: Any, carried: Arrays, args: tuple[Any, ...], kwargs: dict[str, Any], train: bool | None
+) -> Program:
     """The jax side of a spec as pure functions of arrays.
 
     Args:
@@ -42,7 +47,9 @@ def program(side: Any, own: Arrays, tree: Any, carried: Arrays, args: tuple[Any,
     for library in LIBRARIES:
         if library.owns(side):
             if tree is not None:
-                raise SpecError(f"the jax side is {title(side)}, which has its own parameters. Leave params out, or give a function as the jax side.")
+                raise SpecError(
+                    f"the jax side is {title(side)}, which has its own parameters. Leave params out, or give a function as the jax side."
+                )
             made: Program = library.program(side, args, kwargs, train)
             return made
     if not callable(side):
@@ -203,8 +210,8 @@ def evaluation(made: Program, job: Job, params_wrt: Sequence[str], cheap: bool, 
         weights = {name: _weight(job, name, root, cotangents) for name, root in roots.items()}
         if any(weight is None for weight in weights.values()):
             return Result(found, {}, {}, new)  # another structure than torch's: that is the verdict, gradients have no meaning
-        grads = jax.tree.map(_conjugate, pull(weights)[0])
-        return Result(found, *grads, new)
+        of_inputs, of_params = jax.tree.map(_conjugate, pull(weights)[0])
+        return Result(found, of_inputs, of_params, new)
 
     return Compiled(run, cheap, jit)
 
@@ -216,18 +223,20 @@ def _options(traced: Any) -> dict[str, Any]:
 
 
 class Rounded:
-    """A compiled function again, with rounding everywhere: traced as it was, run as `jax_rounding` says, compiled once for all formats."""
+    """A compiled function again, with rounding everywhere: traced as it was, run as jax_rounding says."""
 
     def __init__(self, plain: Compiled) -> None:
-        self.plain, self.made, self.runs, self.roundoff = plain, {}, 0, 0.0  # type: ignore[var-annotated]  # keys as in Compiled
+        self.plain, self.runs, self.roundoff = plain, 0, 0.0
+        self.rounders: dict[Any, jax_rounding.Rounder] = {}
 
     def __call__(self, *args: Any) -> Any:
         traced, key = self.plain.traced(*args)
+        if key not in self.rounders:
+            self.rounders[key] = jax_rounding.Rounder(traced.jaxpr)
         self.runs += 1
-        flat = (jax_rounding.key(self.runs), np.float64(self.roundoff), *jax.tree.leaves(args))
-        if key not in self.made:
-            self.made[key] = jax.jit(jax_rounding.rounded(traced.jaxpr)).lower(*flat).compile(compiler_options={"xla_backend_optimization_level": 1})
-        return jax.tree.unflatten(jax.tree.structure(traced.out_info), self.made[key](*flat))
+        flat = jax.tree.leaves(args)
+        results = self.rounders[key](jax_rounding.key(self.runs), np.float64(self.roundoff), *flat)
+        return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
 
 
 def _weight(job: Job, name: str, root: Any, cotangents: dict[str, Any]) -> Any:
@@ -264,7 +273,9 @@ def _forward(made: Program, job: Job, params: Any, state: Any, inputs: Any) -> t
 def _scalar(found: Mapping[str, Any]) -> None:
     for name, value in found.items():
         if name != "loss" or np.shape(value) != ():
-            raise SpecError(f"the jax loss returns {name} of shape {list(np.shape(value))}, not one number. Reduce it, with a mean for example.")
+            raise SpecError(
+                f"the jax loss returns {name} of shape {list(np.shape(value))}, not one number. Reduce it, with a mean for example."
+            )
 
 
 def _is_array(value: Any) -> bool:
@@ -290,10 +301,10 @@ def train_step(made: Program, job: Job, trained: Sequence[str], optimizer_: Any,
 
         at = {n: inputs[n] for n in inputs_wrt}, {n: params[n] for n in trained}
         (_, (found, new)), grads = jax.value_and_grad(forward, has_aux=True)(at)
-        grads = jax.tree.map(_conjugate, grads)
-        updates, held = optimizer_.step(index, grads[1], held, at[1])
+        of_inputs, of_params = jax.tree.map(_conjugate, grads)
+        updates, held = optimizer_.step(index, of_params, held, at[1])
         moved = {n: (p + updates[n]).astype(p.dtype) for n, p in at[1].items()}
-        return Result(found, *grads, new), params | moved, held
+        return Result(found, of_inputs, of_params, new), params | moved, held
 
     return Compiled(step, cheap, jit)
 
@@ -326,7 +337,7 @@ def narrow_casts(traces: Sequence[Any]) -> dict[str, str]:
                 continue
             before, after = equation.invars[0].aval.dtype, equation.params["new_dtype"]
             if before == np.float64 and jnp.issubdtype(after, jnp.floating) and after != np.float64:
-                seen.setdefault(np.dtype(after).name, _line(equation))
+                seen.setdefault(np.dtype(after).name, jax_flow.line(equation))
     return seen
 
 
@@ -340,14 +351,24 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
                     yield from _equations(inner)
 
 
-def _line(equation: Any) -> str:
-    """file:line of the user's frame behind an equation, "?" where jax keeps none."""
-    traceback = getattr(equation.source_info, "traceback", None)
-    for frame in traceback.frames if traceback is not None else ():
-        path = frame.file_name
-        if "site-packages" not in path and "pytest_dlparity" not in path:
-            return f"{path.rsplit('/', 1)[-1]}:{frame.line_num}"
-    return "?"
+def placed(values: Any, platform: str) -> Any:
+    """Values on their device, ready before anything is timed."""
+    return jax.block_until_ready(jax.device_put(values, device(platform)))
+
+
+def zero() -> Any:
+    return np.int32(0)
+
+
+def flow(function: Compiled, args: tuple[Any, ...], half: str) -> list[Step]:
+    """The operations of one run; with `half`, each with the statistics of what it made, and whether that half precision can hold it."""
+    traced, _ = function.traced(*args)
+    steps = jax_flow.steps(traced.jaxpr)
+    if not half:
+        return steps
+    measure = jax.jit(jax_flow.statistics(traced.jaxpr, half))
+    rows = np.asarray(measure.lower(*jax.tree.leaves(args)).compile(compiler_options=_options(traced))(*jax.tree.leaves(args)))
+    return [step._replace(statistics=tuple(row[:4].tolist()), loses=bool(row[4])) for step, row in zip(steps, rows, strict=True)]
 
 
 def version() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,14 +23,80 @@ INLINED = frozenset(
 )
 
 
-def rounded(closed: Any) -> Callable[..., list[Any]]:
-    """(key, u, *flat arguments) -> flat results of a closed jaxpr in which every argument and every result is moved by x (1 +- u)."""
+class Rounder:
+    """(key, u, *flat arguments) -> flat results of a closed jaxpr in which every argument and every result is moved by x (1 +- u).
 
-    def run(key: Any, roundoff: Any, *args: Any) -> list[Any]:
+    It runs operation by operation: XLA compiles each kind of operation once, where compiling all of them together with their signs can take
+    a minute. Loops are compiled whole, once.
+    """
+
+    def __init__(self, closed: Any) -> None:
+        self.closed = closed
+        self.loops: dict[int, Callable[..., list[Any]]] = {}
+
+    def __call__(self, key: Any, roundoff: Any, *args: Any) -> list[Any]:
         moved = [_moved(_child(key, index), arg, roundoff) for index, arg in enumerate(args)]
-        return _run(closed.jaxpr, closed.consts, moved, _child(key, len(args)), roundoff)
+        return self._run(self.closed.jaxpr, self.closed.consts, moved, _child(key, len(args)), roundoff)
 
-    return run
+    def _run(self, jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], key: Any, roundoff: Any) -> list[Any]:
+        known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+
+        def read(atom: Any) -> Any:
+            return atom.val if isinstance(atom, jax.extend.core.Literal) else known[atom]
+
+        for index, equation in enumerate(jaxpr.eqns):
+            inputs = [read(atom) for atom in equation.invars]
+            results = self._result(equation, inputs, _child(key, index), roundoff)
+            known.update(zip(equation.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _result(self, equation: Any, inputs: list[Any], key: Any, roundoff: Any) -> list[Any]:
+        name, params = equation.primitive.name, equation.params
+        if name in INLINED and (inner := closed(params)) is not None:
+            return self._run(*inner, inputs, key, roundoff)
+        if name in ("scan", "while", "cond"):
+            if id(equation) not in self.loops:
+                self.loops[id(equation)] = jax.jit(functools.partial(getattr(self, f"_{name}"), params))
+            return self.loops[id(equation)](key, roundoff, *inputs)
+        results = equation.primitive.bind(*inputs, **params)
+        results = list(results) if equation.primitive.multiple_results else [results]
+        if name in EXACT:
+            return results
+        return [_moved(_child(key, index), value, roundoff) for index, value in enumerate(results)]
+
+    def _scan(self, params: dict[str, Any], key: Any, roundoff: Any, *inputs: Any) -> list[Any]:
+        consts, carried = params["num_consts"], params["num_carry"]
+        fixed, start, rows = inputs[:consts], list(inputs[consts : consts + carried]), list(inputs[consts + carried :])
+        body = params["jaxpr"]
+
+        def step(state: tuple[Any, list[Any]], row: list[Any]) -> tuple[Any, list[Any]]:
+            at, held = state
+            results = self._run(body.jaxpr, body.consts, [*fixed, *held, *row], _child(key, at), roundoff)
+            return (at + 1, results[:carried]), results[carried:]
+
+        (_, held), out = jax.lax.scan(step, (jnp.int32(0), start), rows, length=params["length"], reverse=params["reverse"])
+        return [*held, *out]
+
+    def _while(self, params: dict[str, Any], key: Any, roundoff: Any, *inputs: Any) -> list[Any]:
+        tests, steps = params["cond_nconsts"], params["body_nconsts"]
+        of_test, of_step, start = inputs[:tests], inputs[tests : tests + steps], list(inputs[tests + steps :])
+        test, body = params["cond_jaxpr"], params["body_jaxpr"]
+
+        def more(state: tuple[Any, list[Any]]) -> Any:
+            return jax.extend.core.jaxpr_as_fun(test)(*of_test, *state[1])[0]
+
+        def step(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
+            at, held = state
+            return at + 1, self._run(body.jaxpr, body.consts, [*of_step, *held], _child(key, at), roundoff)
+
+        return list(jax.lax.while_loop(more, step, (jnp.int32(0), start))[1])
+
+    def _cond(self, params: dict[str, Any], key: Any, roundoff: Any, *inputs: Any) -> list[Any]:
+        branches = [functools.partial(self._branch, branch, key, roundoff) for branch in params["branches"]]
+        return list(jax.lax.switch(inputs[0], branches, *inputs[1:]))
+
+    def _branch(self, branch: Any, key: Any, roundoff: Any, *inputs: Any) -> list[Any]:
+        return self._run(branch.jaxpr, branch.consts, inputs, key, roundoff)
 
 
 def key(seed: int) -> Any:
@@ -44,10 +111,12 @@ def _mixed(value: Any) -> Any:
     return value ^ (value >> 16)
 
 
+@jax.jit
 def _child(key: Any, index: Any) -> Any:
     return _mixed(key * jnp.uint32(0x9E3779B9) + jnp.asarray(index).astype(jnp.uint32) + jnp.uint32(1))
 
 
+@jax.jit
 def _moved(key: Any, value: Any, roundoff: Any) -> Any:
     """A result moved by one rounding. The sign hangs on the value: equal numbers round alike, so ties stay ties."""
     if not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
@@ -56,73 +125,14 @@ def _moved(key: Any, value: Any, roundoff: Any) -> Any:
         return jax.lax.complex(_moved(key, jnp.real(value), roundoff), _moved(_child(key, 0), jnp.imag(value), roundoff))
     bits = jax.lax.bitcast_convert_type(value.astype(jnp.float64), jnp.uint32)  # two words, the last axis
     sign = (_mixed(_mixed(bits[..., 0] ^ key) + bits[..., 1]) >> 31).astype(jnp.float64)
-    return value * (1 + roundoff * (2 * sign - 1)).astype(value.dtype)
+    # inside a loop XLA would fuse, and so repeat, each operation's signs into all that follow
+    return jax.lax.optimization_barrier(value * (1 + roundoff * (2 * sign - 1)).astype(value.dtype))
 
 
-def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], key: Any, roundoff: Any) -> list[Any]:
-    known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, jax.extend.core.Literal) else known[atom]
-
-    for index, equation in enumerate(jaxpr.eqns):
-        inputs = [read(atom) for atom in equation.invars]
-        results = _result(equation, inputs, _child(key, index), roundoff)
-        known.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _result(equation: Any, inputs: list[Any], key: Any, roundoff: Any) -> list[Any]:
-    name, params = equation.primitive.name, equation.params
-    if name in INLINED and (inner := _closed(params)) is not None:
-        return _run(*inner, inputs, key, roundoff)
-    if name == "scan":
-        return _scan(params, inputs, key, roundoff)
-    if name == "while":
-        return _while(params, inputs, key, roundoff)
-    if name == "cond":
-        branches = [lambda *a, b=branch: _run(b.jaxpr, b.consts, a, key, roundoff) for branch in params["branches"]]
-        return list(jax.lax.switch(inputs[0], branches, *inputs[1:]))
-    results = equation.primitive.bind(*inputs, **params)
-    results = list(results) if equation.primitive.multiple_results else [results]
-    if name in EXACT:
-        return results
-    return [_moved(_child(key, index), value, roundoff) for index, value in enumerate(results)]
-
-
-def _closed(params: dict[str, Any]) -> tuple[Any, Sequence[Any]] | None:
+def closed(params: dict[str, Any]) -> tuple[Any, Sequence[Any]] | None:
     """(jaxpr, constants) of a call, under whichever name the primitive keeps it."""
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = params.get(name)
         if inner is not None:
             return (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
     return None
-
-
-def _scan(params: dict[str, Any], inputs: list[Any], key: Any, roundoff: Any) -> list[Any]:
-    consts, carried = params["num_consts"], params["num_carry"]
-    fixed, start, rows = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
-    body = params["jaxpr"]
-
-    def step(state: tuple[Any, list[Any]], row: list[Any]) -> tuple[Any, list[Any]]:
-        at, held = state
-        results = _run(body.jaxpr, body.consts, [*fixed, *held, *row], _child(key, at), roundoff)
-        return (at + 1, results[:carried]), results[carried:]
-
-    (_, held), out = jax.lax.scan(step, (jnp.int32(0), start), rows, length=params["length"], reverse=params["reverse"])
-    return [*held, *out]
-
-
-def _while(params: dict[str, Any], inputs: list[Any], key: Any, roundoff: Any) -> list[Any]:
-    tests, steps = params["cond_nconsts"], params["body_nconsts"]
-    of_test, of_step, start = inputs[:tests], inputs[tests : tests + steps], inputs[tests + steps :]
-    test, body = params["cond_jaxpr"], params["body_jaxpr"]
-
-    def more(state: tuple[Any, list[Any]]) -> Any:
-        return jax.extend.core.jaxpr_as_fun(test)(*of_test, *state[1])[0]
-
-    def step(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
-        at, held = state
-        return at + 1, _run(body.jaxpr, body.consts, [*of_step, *held], _child(key, at), roundoff)
-
-    return list(jax.lax.while_loop(more, step, (jnp.int32(0), start))[1])

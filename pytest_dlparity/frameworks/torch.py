@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # private path, docu
 
 from pytest_dlparity import leaves
 from pytest_dlparity.errors import SpecError
+from pytest_dlparity.flow import Read, Step
 from pytest_dlparity.job import Job
 
 Tensor = torch.Tensor
@@ -71,9 +72,7 @@ def tied(module: Any) -> dict[str, str]:
     if not isinstance(module, torch.nn.Module):
         return {}
     first: dict[int, str] = {}
-    return {
-        name: first[id(p)] for name, p in module.named_parameters(remove_duplicate=False) if first.setdefault(id(p), name) != name
-    }
+    return {name: first[id(p)] for name, p in module.named_parameters(remove_duplicate=False) if first.setdefault(id(p), name) != name}
 
 
 def is_module(side: Any) -> bool:
@@ -266,7 +265,7 @@ def evaluate(side: Ready, job: Job, cotangents: Callable[[str, tuple[int, ...]],
         if targets:
             grads = torch.autograd.grad(list(targets.values()), list(diff.values()), [weights[n] for n in targets], allow_unused=True)
         else:
-            grads = (None,) * len(diff)
+            grads = tuple(None for _ in diff)  # type: ignore[misc]  # torch leaves out None where allow_unused gives it
         for (name, at), grad in zip(diff.items(), grads, strict=True):
             found[f"grad.{name}"] = torch.zeros_like(at) if grad is None else grad
     found.update({f"state.{name}": tensor for name, tensor in side.buffers.items()})
@@ -423,7 +422,9 @@ def _nudge_hyperparameters(optimizer: torch.optim.Optimizer, nudge: Nudge) -> No
 
 def _nudged_number(value: float, nudge: Nudge) -> float:
     moved = nudge(torch.tensor([value], dtype=torch.float64)).item()
-    return value + max(-1.0, min(1.0, (moved - value) / value / 2.0**-24)) * 2.0**-24 * value if value else value  # never coarser than float32
+    return (
+        value + max(-1.0, min(1.0, (moved - value) / value / 2.0**-24)) * 2.0**-24 * value if value else value
+    )  # never coarser than float32
 
 
 # ---------------------------------------------------------------- rounding
@@ -504,6 +505,55 @@ def _users_line() -> str:
     return "?"
 
 
+# ---------------------------------------------------------------- one step, to be timed
+
+
+def timed(side: Ready, job: Job, cotangents: Callable[[str, tuple[int, ...]], np.ndarray], backward: bool) -> Callable[[], Any]:
+    """A step that runs forward, or forward and backward, on inputs that are on the device already."""
+    _reset(side, unmoved)
+    inputs = {name: t.detach().clone().requires_grad_(backward and name in job.wrt) for name, t in side.inputs.items()}
+    diff = [{**inputs, **side.params}[name] for name in job.wrt]
+    weights: dict[str, Tensor] = {}
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return _forward(side, job, inputs)[0]
+
+    def both() -> Any:
+        roots = {name: t for name, t in _forward(side, job, inputs)[1].items() if t.requires_grad}
+        for name in roots.keys() - weights.keys():
+            weights[name] = _weight(job, name, roots[name], cotangents, unmoved)
+        return torch.autograd.grad(list(roots.values()), diff, [weights[name] for name in roots], allow_unused=True) if roots else ()
+
+    return both if backward else forward
+
+
+def training_timed(side: Ready, job: Job) -> Callable[[], Any]:
+    """A step that runs forward, backward and the optimizer."""
+    _reset(side, unmoved)
+    optimizer, _ = make_optimizer(job.torch_optimizer, side.params)
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        _forward(side, job, side.inputs)[1]["loss"].backward()
+        optimizer.step()
+
+    return step
+
+
+def optimizer_timed(side: Ready, job: Job, grads: Arrays, device: str, dtype: str) -> Callable[[], Any]:
+    """A step of the optimizer alone, its gradients set."""
+    _reset(side, unmoved)
+    optimizer, _ = make_optimizer(job.torch_optimizer, side.params)
+    for name, grad in tensors(grads, device, dtype).items():
+        side.params[name].grad = grad
+    return optimizer.step
+
+
+def threads() -> int:
+    return torch.get_num_threads()
+
+
 def random_state() -> Any:
     """Torch's CPU random state: a run that moves it has drawn random numbers."""
     return torch.random.get_rng_state()
@@ -527,3 +577,82 @@ def wait(device: str) -> None:
     """Blocks until the device has finished everything that was queued."""
     if torch.device(device).type != "cpu":
         torch.accelerator.synchronize()
+
+
+# ---------------------------------------------------------------- the flow of precision inside a half precision run
+
+_HALVES = (torch.bfloat16, torch.float16)
+_MOVEMENTS = {
+    "view", "_unsafe_view", "reshape", "transpose", "t", "permute", "expand", "squeeze", "unsqueeze", "clone", "detach", "alias", "slice", "select",
+    "split", "chunk", "unbind", "cat", "stack", "as_strided", "contiguous", "lift_fresh", "flip", "roll", "_reshape_alias", "split_with_sizes", "unfold",
+}  # fmt: skip
+_CASTS = {"_to_copy", "to", "type_as", "copy_"}
+_OPENED = (
+    "_softmax",
+    "_log_softmax",
+    "native_layer_norm",
+    "gelu",
+    "silu",
+    "_safe_softmax",
+)  # fused operations with values worth seeing inside
+
+
+class Flow(TorchDispatchMode):
+    """Records every operation on floating tensors, and whether the program casts up from half precision itself."""
+
+    def __init__(self, half: torch.dtype, opened: Sequence[bool] | None = None) -> None:
+        super().__init__()
+        self.half = half
+        self.given = None if opened is None else list(opened)
+        self.opened: list[bool] = []  # of each fused operation: whether it was opened; the float64 run opens the same ones
+        self.steps: list[Step] = []
+        self.casts_up = False
+        self.count = 0
+        self.known: dict[int, tuple[int, bool, Tensor]] = {}  # id -> (number, rounded, the tensor: held so that its id stays its own)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.split("::")[-1]
+        if name in _OPENED and (inside := torch._decomp.decomposition_table.get(func)) is not None:
+            # what a fused operation does in float32 inside half precision is the library's promise, not the program's
+            self.opened.append(args[0].dtype not in _HALVES if self.given is None else self.given[len(self.opened)])
+            if self.opened[-1]:
+                with self:
+                    return inside(*args, **kwargs)
+        result = func(*args, **kwargs)
+        read = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.is_floating_point()]
+        reads = [self._read(tensor) for tensor in read]
+        for part in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(part, Tensor) and part.is_floating_point():
+                self._made(name, reads, read, part)
+        return result
+
+    def _made(self, name: str, reads: list[Read], read: list[Tensor], part: Tensor) -> None:
+        half = part.dtype in _HALVES
+        if name in _CASTS and read:
+            self.casts_up |= read[0].dtype in _HALVES and not half
+            self.known[id(part)] = (reads[0][0], reads[0][1] or half, part)
+        elif name in _MOVEMENTS and len(reads) == 1:
+            self.known[id(part)] = (*reads[0], part)
+        else:
+            self.count += 1
+            rounded = half or (name in _MOVEMENTS and any(rounded for _, rounded in reads))
+            self.known[id(part)] = (self.count, rounded, part)
+            wide = part.detach().double()
+            statistics = tuple(s.item() for s in (wide.mean(), wide.abs().mean(), wide.square().mean(), (wide * wide * wide).mean()))
+            loses = not torch.equal(wide.to(self.half).double(), wide)
+            self.steps.append(Step(name, () if name in _MOVEMENTS else tuple(reads), self.count, rounded, _users_line(), statistics, loses))
+
+    def _read(self, tensor: Tensor) -> Read:
+        if id(tensor) not in self.known:
+            self.count += 1
+            self.known[id(tensor)] = (self.count, tensor.dtype in _HALVES, tensor)
+        return self.known[id(tensor)][:2]
+
+
+def flow(side: Ready, job: Job, half: str, opened: Sequence[bool] | None = None) -> Flow:
+    """The operations of one forward run; `opened` says which fused operations to look into, as an earlier run did."""
+    _reset(side, unmoved)
+    with Flow(getattr(torch, half), opened) as seen, torch.no_grad():
+        _forward(side, job, side.inputs)
+    return seen
