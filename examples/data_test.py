@@ -42,7 +42,7 @@ def as_idx(array):
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(np.uint8).tobytes()
 
 
-@pytest.mark.parametrize("ending, packed", [("", bytes), (".gz", gzip.compress)])
+@pytest.mark.parametrize(("ending", "packed"), [("", bytes), (".gz", gzip.compress)])
 def test_mnist_is_read_when_it_is_at_hand(tmp_path, monkeypatch, ending, packed):
     folder = tmp_path / "MNIST"
     folder.mkdir()

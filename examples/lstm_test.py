@@ -19,11 +19,11 @@ import pytest_dlparity as dlp
 TEXTS = data.texts(train=1_536)
 BATCH = 64
 HIDDEN = 128
-JAX_ADAM = optax.adam(2e-3)
+JAX_SGD = optax.sgd(0.4, momentum=0.9)
 
 
-def torch_adam(params):
-    return torch.optim.Adam(params, lr=2e-3)
+def torch_sgd(params):
+    return torch.optim.SGD(params, lr=0.4, momentum=0.9)
 
 
 class TorchLSTM(torch.nn.Module):
@@ -70,28 +70,31 @@ def cross_entropy(scores, labels):
     return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
 
 
+def lstm(**more):
+    loss = dlp.loss(torch=torch.nn.CrossEntropyLoss(), jax=cross_entropy)
+    return dlp.model(torch=TorchLSTM(), jax=jax_lstm, loss=loss, **more)
+
+
 @pytest.mark.dlparity(dtypes=["float32"])
-def test_outputs_loss_gradients_and_twenty_steps(parity):
-    parity(
-        dlp.model(
-            torch=TorchLSTM(),
-            jax=jax_lstm,
-            batches=list(TEXTS.batches(8))[:20],
-            loss=dlp.loss(torch=torch.nn.CrossEntropyLoss(), jax=cross_entropy),
-            optimizer=dlp.optimizer(torch=torch_adam, jax=JAX_ADAM),
-            steps=20,
-        )
-    )
+def test_outputs_loss_and_gradients(parity):
+    parity(lstm(batches=list(TEXTS.batches(8))[:1]))
+
+
+@pytest.mark.dlparity(dtypes=["float32"])
+def test_twenty_steps(parity):
+    """Each step's loss and update; wrt=[]: the gradients have been seen above."""
+    steps = dlp.optimizer(torch=torch_sgd, jax=JAX_SGD)
+    parity(lstm(batches=list(TEXTS.batches(8))[:20], optimizer=steps, steps=20, wrt=[]))
 
 
 def test_training():
     """From the same start, over the same batches, both learn the same."""
     torch.manual_seed(0)
     module, start = training.begin(TorchLSTM())
-    passes = TEXTS.passes(BATCH, 5)
-    torch_side = training.torch_curve(module, torch_adam(module.parameters()), torch.nn.CrossEntropyLoss(), passes, TEXTS)
-    jax_side = training.jax_curve(jax_lstm, jax.tree.map(jnp.asarray, start), JAX_ADAM, cross_entropy, passes, TEXTS)
+    passes = TEXTS.passes(BATCH, 6)
+    torch_side = training.torch_curve(module, torch_sgd(module.parameters()), torch.nn.CrossEntropyLoss(), passes, TEXTS)
+    jax_side = training.jax_curve(jax_lstm, jax.tree.map(jnp.asarray, start), JAX_SGD, cross_entropy, passes, TEXTS)
 
     print(training.table(f"bidirectional LSTM, {TEXTS}", torch_side, jax_side))
     assert torch_side.accuracies[-1] > 0.7
-    assert abs(torch_side.accuracies[-1] - jax_side.accuracies[-1]) < 0.02  # of 1000 texts
+    assert abs(torch_side.accuracies[-1] - jax_side.accuracies[-1]) < 0.02  # rounding grows in training: it may turn 20 doubtful texts of 1000

@@ -24,6 +24,7 @@ INSIDE = 128.0  # a side whose own operations explain its error may lose this mu
 # Below this share of a leaf's scale a float64 difference is an inaccurate float64 function, above it other mathematics (docs/verdicts.md, "Three zones")
 INACCURATE = 5e-7
 GROSS = 1e-6  # of the largest leaf: float64 rounding would have to be amplified 10^10 times to reach it
+AMPLIFIED = 512.0  # rounding inside may be this many times one roundoff of the leaf; what goes beyond is a jump, not rounding
 GROSS_WITH_CASTS = 1e-2  # the same where a program casts to a narrower float inside its float64 run
 STATUSES = ("structure", "nonfinite", "semantics", "precision", "vacuous", "inconclusive", "agree")
 
@@ -137,6 +138,8 @@ def _verdict(
     told = _compared_in_float64(name, cell, reference, format)
     if told is not None and told.status in ("structure", "nonfinite", "semantics"):
         return told
+    if told is not None and told.note == "cast" and tolerance.FORMATS[told.detail[0]].significand < format.significand:
+        format = tolerance.FORMATS[told.detail[0]]  # both sides cast to it inside: the cell cannot be more accurate
     if not tolerance.is_inexact(t):
         return _equal(name, cell, t, j, reference, format)
     if (places := _nonfinite(name, cell, t, j, reference.torch.leaves[name], format)) is not None:
@@ -199,13 +202,13 @@ def _beyond_float64(name: str, cell: Cell, t: np.ndarray, j: np.ndarray, gap: Di
     shared = _shared_casts(narrow)
     limit = 0.0
     if gap.rms <= (GROSS_WITH_CASTS if shared else GROSS) * reference.largest:  # else no rounding inside can explain it: do not measure
-        inside = reference.noise(tolerance.PROBE, everywhere=True)
+        inside = reference.inside(tolerance.PROBE)
         limit = RMS * inside.rms(name) * _to_double(tolerance.PROBE)
         if gap.rms <= limit:
             return _same_mathematics(name, cell, gap, limit, limit / RMS, "rounding inside")
         for dtype, side, line in shared:
-            rounded = reference.noise(tolerance.FORMATS[dtype], everywhere=True)
-            reach = max(RMS * rounded.rms(name), INACCURATE * gap.scale)
+            rounded = reference.inside(tolerance.FORMATS[dtype])
+            reach = max(RMS * min(rounded.rms(name), _most(rounded, name, gap.scale, reference)), INACCURATE * gap.scale)
             if gap.rms <= reach and distance.between(j, t, rounded.elements[name], FLOOR * rounded.rms(name)).worst <= WORST:
                 return _same_mathematics(name, cell, gap, reach, reach / RMS, "cast", (dtype, side, line))
     single = reference.noise(tolerance.FORMATS["float32"])
@@ -219,6 +222,11 @@ def _beyond_float64(name: str, cell: Cell, t: np.ndarray, j: np.ndarray, gap: Di
         name, "semantics", cell, bits=max(0.0, bits), error=gap.rms, noise=limit / RMS, limit=limit, power=limit / gap.scale if gap.scale else math.inf,
         scale=gap.scale, worst=local.worst, reason="semantics", where=by.where, values=_at(by.where, t, j, t), detail=(gap.relative, *_first_cast(narrow)),
     )  # fmt: skip
+
+
+def _most(noise: Noise, name: str, scale: float, reference: Reference) -> float:
+    """The most that rounding inside may claim: a jump at a floor or a tie is no rounding. Of the leaf, or of the largest where it has no digits."""
+    return AMPLIFIED * noise.format.roundoff * (scale if scale > RMS * noise.rms(name) else reference.largest)
 
 
 def _shared_casts(found: tuple[dict[str, str], dict[str, str]]) -> list[tuple[str, str, str]]:
@@ -293,8 +301,8 @@ def _measured(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Re
     if guilty and apart.rms <= RMS * noise.rms(name) and _near(sides, noise, name):
         guilty, note = [], "alike"  # a constant that depends on the dtype, finfo.eps for one, moves both sides by the same amount
     if guilty:
-        inside = reference.noise(format, everywhere=True)
-        guilty = [side for side in guilty if not _inside(side, sides, errors, truth, noise, inside, name)]
+        inside = reference.inside(format)
+        guilty = [side for side in guilty if not _inside(side, sides[side], errors, truth, reference, format, name)]
         size, note = inside, "rounding inside"
     side = max(guilty, key=lambda s: errors[s].rms, default=worse)
     error = errors[side]
@@ -331,16 +339,20 @@ def _near(sides: dict[str, np.ndarray], noise: Noise, name: str) -> bool:
 
 
 def _inside(
-    side: str, sides: dict[str, np.ndarray], errors: dict[str, Distance], truth: np.ndarray, noise: Noise, inside: Noise, name: str
+    side: str, found: np.ndarray, errors: dict[str, Distance], truth: np.ndarray, reference: Reference, format: Format, name: str
 ) -> bool:
-    """Whether rounding of the operations inside explains a side's error, and the side does not throw away much more than it must."""
-    if not _explained(_error(sides[side], truth, inside, name), inside, name):
+    """Whether rounding of the operations inside explains a side's error: of both programs, or of one that does not lose much more than it must."""
+    noises = [reference.noise(format, of) for of in ("torch", "jax")]
+    noises = [noise for noise in noises if name in noise.elements]
+    if noises and all(_explained(_error(found, truth, noise, name), noise, name) for noise in noises):
+        return True
+    inside, inputs = reference.inside(format), reference.noise(format).rms(name)
+    if not _explained(_error(found, truth, inside, name), inside, name):
         return False
-    other = max(error.rms for which, error in errors.items() if which != side)
-    bound = INSIDE * max(noise.rms(name), other)
-    return errors[side].rms <= bound or errors[side].scale <= RMS * inside.rms(
-        name
-    )  # a leaf below the rounding inside has no digits to lose
+    error = errors[side]
+    other = max(e.rms for which, e in errors.items() if which != side)
+    no_digits = error.scale <= RMS * inside.rms(name) and error.rms <= RMS * _most(inside, name, error.scale, reference)
+    return error.rms <= INSIDE * max(inputs, other) or no_digits
 
 
 def _drifting(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Reference, format: Format, found: Verdict) -> Verdict:

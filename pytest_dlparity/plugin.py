@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_dlparity import hooks
+from pytest_dlparity import hooks, lock
 
 if TYPE_CHECKING:
     from pytest_dlparity.asked import Asked
@@ -27,6 +27,7 @@ BASE = pytest.StashKey[Any]()  # the settings of options and ini values, before 
 TABLE = pytest.StashKey[dict[str, Any]]()
 BEGUN = pytest.StashKey["OrderedDict[Any, Any]"]()
 ROWS = pytest.StashKey[list[dict[str, Any]]]()  # of one item: what its reports found
+LOCK = pytest.StashKey[Any]()
 TIMES = pytest.StashKey[list[dict[str, Any]]]()
 KEPT = 2  # references of specs that several cells share; more would hold their arrays for nothing
 
@@ -254,6 +255,8 @@ class Parity:
 
             if refused := [v for v in report.verdicts if v.reason == "unsupported"]:
                 pytest.skip(f"dlparity: nothing to time, the {refused[0].side} side cannot run in {cell.dtype}: {refused[0].detail[0]}")
+            if _is_worker(config) and config.stash.get(LOCK, None) is None:
+                pytest.skip("dlparity: this platform has no file lock, so a timing item cannot run alone beside other workers: time it with -n 0")
             self._item.stash[TIMES].extend(speed.rows(begun, cell, device, shown, report))
         return report
 
@@ -395,7 +398,28 @@ def _split(names: str) -> list[str]:
 
 
 class _Workers:
-    """xdist: each worker gets its share of the cores before it imports anything; torch's barriers collapse otherwise."""
+    """xdist: each worker gets its share of the cores before it imports anything, and a timing item runs alone on its host."""
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        if _is_worker(session.config) and _setting(session.config, "speed"):
+            session.config.stash[LOCK] = lock.opened(session.config.workerinput["testrunuid"])  # type: ignore[attr-defined]  # xdist adds it
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        held = item.config.stash.get(LOCK, None)
+        if held is None:
+            return (yield)
+        with held.exclusive() if item.get_closest_marker("dlparity_speed") else held.shared():
+            return (yield)
+
+    def pytest_testnodedown(self, node: Any) -> None:
+        self.run = node.workerinput["testrunuid"]
+
+    def pytest_unconfigure(self) -> None:
+        if self.run is not None:  # the controller, once all workers have gone
+            lock.remove(self.run)
+
+    run: str | None = None
 
     def pytest_xdist_setupnodes(self, config: pytest.Config, specs: list[Any]) -> None:
         share = str(max(1, (os.cpu_count() or 1) // len(specs)))

@@ -36,7 +36,7 @@ class Noise:
 
     def rms(self, name: str) -> float:
         found = self.elements.get(name)
-        return 0.0 if found is None or not found.size else float(np.sqrt(np.mean(np.square(found))))
+        return 0.0 if found is None or not found.size else float(np.sqrt(np.mean(np.square(np.abs(found)))))
 
 
 @dataclass
@@ -56,12 +56,19 @@ class Reference:
     _moving: dict[str | None, frozenset[str]] = field(default_factory=dict)
     _casts: tuple[dict[str, str], dict[str, str]] | None = None
 
-    def noise(self, format: Format, everywhere: bool = False, accumulated: bool = False) -> Noise:
-        """Noise of one format; `everywhere` perturbs every operation's result as well, `accumulated` lets an optimizer run freely."""
-        key = (format, everywhere, accumulated)
+    def noise(self, format: Format, of: str = "inputs", accumulated: bool = False) -> Noise:
+        """Noise of one format: `of` the inputs, or also of every operation inside "torch" or "jax".
+
+        `accumulated` lets an optimizer run freely instead of starting each step from the reference state.
+        """
+        key = (format, of, accumulated)
         if key not in self._noises:
-            self._noises[key] = _measured(self, format, everywhere, accumulated)
+            self._noises[key] = _measured(self, format, of, accumulated)
         return self._noises[key]
+
+    def inside(self, format: Format) -> Noise:
+        """Noise of the inputs and of every operation inside, on the side where it is the larger, element by element."""
+        return _larger(self.noise(format, "torch"), self.noise(format, "jax"))
 
     @functools.cached_property
     def largest(self) -> float:
@@ -72,7 +79,7 @@ class Reference:
     def cast_apart(self, dtype: str) -> Finding | None:
         """A value that jax rounds to a half precision dtype before use where torch casts up and does not."""
         if dtype not in self._flows:
-            self._flows[dtype] = casts.finding(self.prep, dtype)
+            self._flows[dtype] = casts.finding(self.prep, dtype) if self.prep.job.kind != "optimizer" else None
         return self._flows[dtype]
 
     def moves(self, leaf: str) -> bool:
@@ -135,39 +142,41 @@ def _is_compared(prep: Prepared, buffer: str) -> bool:
     return buffer in prep.buffers and buffer.rpartition(".")[2] not in param_map.IGNORED and given.get(buffer, "") is not None
 
 
-def _measured(made: Reference, format: Format, everywhere: bool, accumulated: bool) -> Noise:
-    torch_side, _ = run.frameworks()
+def _measured(made: Reference, format: Format, of: str, accumulated: bool) -> Noise:
     prep = made.prep
-    starts = made.torch.starts if prep.job.kind == "optimizer" and not accumulated else ()
     truth = {name: array for name, array in made.torch.leaves.items() if not name.startswith("state.") or name in made.states}
+    if of == "jax":  # around its own float64 run: what it computes may not be what torch computes
+        truth = {name: made.jax.leaves[name] for name, array in truth.items() if np.shape(made.jax.leaves.get(name, ())) == array.shape}
     squares = {
         n: np.zeros(a.shape, np.complex128 if a.dtype.kind == "c" else np.float64) for n, a in truth.items() if tolerance.is_inexact(a)
     }
     flips = {name: np.zeros(array.shape, bool) for name, array in truth.items() if name not in squares}
     runs = FEW if prep.job.steps > LONG and prep.job.kind == "model" else RUNS
     for index in range(runs):
-        nudge = torch_side.rounding(format.roundoff, prep.seed + 1 + index)
-        _add(squares, flips, run.torch_nudged(prep, made._ready, made.dtype, nudge, starts, everywhere), truth)
-    if everywhere and not made.problem:  # torch's fused operations have no inside to round: jax's primitives do
-        _inside_jax(made, format, starts, runs, squares, flips)
+        _add(squares, flips, _moved(made, format, of, accumulated, index), truth)
     still = frozenset(n for n, s in squares.items() if not np.any(s)) | frozenset(n for n, f in flips.items() if not f.any())
     elements = {name: _rms(total, runs, truth[name], format, _operands(prep, truth, name)) for name, total in squares.items()}
     return Noise(format, elements, flips, still)
 
 
-def _inside_jax(made: Reference, format: Format, starts: Any, runs: int, squares: Arrays, flips: Arrays) -> None:
-    """Raises each leaf's spread to that of the jax side around its own float64 run, where it is the larger."""
-    shapes = {name: array.shape for name, array in {**squares, **flips}.items()}
-    truth = {name: array for name, array in made.jax.leaves.items() if array.shape == shapes.get(name)}
-    starts = made.jax.starts if starts else ()
-    own = {name: np.zeros_like(total) for name, total in squares.items() if name in truth}
-    for _ in range(runs):
-        _add(own, flips, run.jax_outcome(made.prep, "cpu", "float64", True, starts, format.roundoff).leaves, truth)
-    for name, total in own.items():
-        if total.dtype.kind == "c":
-            squares[name] = np.maximum(squares[name].real, total.real) + 1j * np.maximum(squares[name].imag, total.imag)
-        else:
-            np.maximum(squares[name], total, out=squares[name])
+def _moved(made: Reference, format: Format, of: str, accumulated: bool, index: int) -> Arrays:
+    """The leaves of one perturbed run."""
+    prep, fed = made.prep, made.prep.job.kind == "optimizer" and not accumulated
+    if of == "jax":
+        return run.jax_outcome(prep, "cpu", "float64", True, made.jax.starts if fed else (), format.roundoff).leaves
+    starts = made.torch.starts if fed else ()
+    return run.torch_nudged(prep, made._ready, made.dtype, format.roundoff, prep.seed + 1 + index, starts, of == "torch")
+
+
+def _larger(one: Noise, other: Noise) -> Noise:
+    """The larger noise of two at each element; where only one knows a leaf, that one's."""
+    both = one.elements.keys() & other.elements.keys()
+    elements = {**one.elements, **other.elements}
+    for name in both:
+        a, b = one.elements[name], other.elements[name]
+        elements[name] = np.maximum(a.real, b.real) + 1j * np.maximum(a.imag, b.imag) if a.dtype.kind == "c" else np.maximum(a, b)
+    flips = {name: flip | other.flips.get(name, False) for name, flip in one.flips.items()}
+    return Noise(one.format, elements, flips, one.still & other.still)
 
 
 def _add(squares: Arrays, flips: Arrays, moved: Arrays, truth: Arrays) -> None:
@@ -186,9 +195,9 @@ def _rms(total: np.ndarray, runs: int, truth: np.ndarray, format: Format, operan
     """Spread of the runs and the rounding of the result itself (and of the operands of a difference), element by element."""
     with np.errstate(all="ignore"):
         if total.dtype.kind == "c":  # torch and jax round a complex number as a pair, to the size of the whole
-            own = np.square(format.roundoff * np.abs(truth))
+            own = np.square(np.maximum(format.roundoff * np.abs(truth), format.tiny))
             return np.nan_to_num(np.sqrt(total.real / runs + own) + 1j * np.sqrt(total.imag / runs + own))
-        own = np.square(format.roundoff * np.abs(truth)) + np.square(format.roundoff * operands)
+        own = np.square(np.maximum(format.roundoff * np.abs(truth), format.tiny)) + np.square(format.roundoff * operands)
         return np.nan_to_num(np.sqrt(total / runs + own), nan=0.0, posinf=0.0)
 
 

@@ -226,11 +226,12 @@ def torch_outcome(prep: Prepared, ready: Any, device: str, dtype: str, nudge: An
         return Outcome(found, result.fixed, begun, torch_side.has_drawn(before))
 
 
-def torch_nudged(prep: Prepared, ready: Any, dtype: str, nudge: Any, starts: Any, everywhere: bool) -> Arrays:
+def torch_nudged(prep: Prepared, ready: Any, dtype: str, roundoff: float, seed: int, starts: Any, everywhere: bool) -> Arrays:
     """The leaves of the CPU reference under rounding-sized perturbations, of its inputs alone or of every result."""
     torch_side, _ = frameworks()
-    with torch_side.RoundEverywhere(nudge) if everywhere else contextlib.nullcontext():
-        return torch_outcome(prep, ready, "cpu", dtype, nudge, starts).leaves
+    inside = torch_side.RoundEverywhere(torch_side.rounding_by_value(roundoff, seed)) if everywhere else contextlib.nullcontext()
+    with inside:
+        return torch_outcome(prep, ready, "cpu", dtype, torch_side.rounding(roundoff, seed), starts).leaves
 
 
 def _torch_run(prep: Prepared, ready: Any, device: str, dtype: str, nudge: Any, starts: Any) -> tuple[Any, Any]:

@@ -30,6 +30,12 @@ class Format(NamedTuple):
         return 2.0**-self.significand
 
     @property
+    def tiny(self) -> float:
+        """Where numbers begin to lose bits: the smallest normal number, which processors may flush to zero; float16 keeps its subnormal ones."""
+        found = ml_dtypes.finfo(self.scalar)
+        return float(found.smallest_subnormal if self.name == "float16" else found.tiny)
+
+    @property
     def largest(self) -> float:
         return float(ml_dtypes.finfo(self.scalar).max)
 

@@ -12,7 +12,9 @@ import pytest_dlparity
 
 # pytester drops from sys.modules what a run inside this process imported. A second import of torch or jax segfaults, one of our own modules
 # makes a second class Draw that functions of the first refuse, and one of hypothesis, which its plugin makes as each run ends, is slow.
-for _name in ("jax", "flax.linen", "flax.nnx", "optax", "equinox", "haiku", "hypothesis"):
+# torch and numpy load the last three when an optimizer first steps and a linear algebra function is first wrapped.
+_LAZY = ("torch._dynamo", "torch._inductor.test_operators", "numpy.fft")
+for _name in ("jax", "flax.linen", "flax.nnx", "optax", "equinox", "haiku", "hypothesis", *_LAZY):
     import_module(_name)
 for _module in pkgutil.walk_packages(pytest_dlparity.__path__, "pytest_dlparity."):
     import_module(_module.name)

@@ -99,7 +99,7 @@ SAID: dict[str, tuple[Verdict, str, list[str]]] = {
     "unequal": (
         verdict("unequal", "precision", where=(), values=(True, False, True), detail=(1, 1)),
         "output is unequal in 1 of 1 places where rounding in float32 changes nothing",
-        ["at []: torch True, jax False, reference True", "Look for a comparison or a rounding that one side does in another dtype."],
+        ["its value: torch True, jax False, reference True", "Look for a comparison or a rounding that one side does in another dtype."],
     ),
     "tolerance": (
         TOLERANCE,
@@ -129,6 +129,13 @@ SAID: dict[str, tuple[Verdict, str, list[str]]] = {
             "at [1, 5]: torch 1.9375, jax 2.90625",
             "RuntimeError at kernel.py:7: no doubles",
         ],
+    ),
+    "casts": (
+        replace(verdict("casts", "precision", bits=6.5, error=1e-3, noise=1e-3, limit=8e-3, worst=2.0, side="jax", where=(1,),
+                        values=(0.5, 0.25, 0.375), detail=("jax", "port.py:7", "model.py:3")), cell=LOW),
+        "output is the same mathematics, but the jax side rounds to bfloat16 before use (model.py:3) what torch keeps in float32 (port.py:7)",
+        ["at [1]: torch 0.5, jax 0.25, reference 0.375",
+         "Move the cast, so that both sides leave and enter the low precision at the same place."],
     ),
     "no leaves": (
         verdict("no leaves", "vacuous"),
@@ -166,12 +173,14 @@ SAID: dict[str, tuple[Verdict, str, list[str]]] = {
 @pytest.mark.parametrize("reason", SAID)
 def test_a_failure_says_what_where_how_much_and_what_to_look_at(reason: str) -> None:
     failed, half, lines = SAID[reason]
-    expected = [f"sine [cpu-float32]: 1 of 2 leaves disagree: {half}", f"  {failed.name}: {failed.status}", *(f"    {line}" for line in lines)]
-    assert str(report(failed, replace(AGREES, name="other"))).splitlines() == [*expected, "  agreed, in bits of 24: other (21.8)"]
+    head = f"sine [{failed.cell}]: 1 of 2 leaves disagree: {half}"
+    found = report(failed, replace(AGREES, name="other", cell=failed.cell))
+    told = [head, f"  {failed.name}: {failed.status}", *(f"    {line}" for line in lines)]
+    assert str(found).splitlines() == [*told, f"  agreed, in bits of {words.significand(failed.cell)}: other (21.8)"]
 
 
 def test_every_reason_that_compare_gives_is_tested_here() -> None:
-    assert set(words._SUMMARIES) - set(SAID) <= {"no float64", "casts"}  # the first below; "casts" is kept for later
+    assert set(words._SUMMARIES) - set(SAID) == {"no float64", "unsupported"}  # inconclusive: below
     assert set(words._ADVICE) == set(words._SUMMARIES)
 
 
@@ -203,13 +212,22 @@ def test_inconclusive_leaves_are_said_and_are_no_failure_unless_strict() -> None
         "sine [cpu-float32]: 1 of 2 leaves agree, 1 inconclusive (least: output, 21.8 of 24 bits)",
         "  agreed, in bits of 24: output (21.8)",
         "  grad.input: inconclusive. grad.input agrees as far as float32 can tell, there is no float64 run to tell more; "
-        "error 1e-08 = 1 x noise, limit 16; worst element 2 x its noise; the sides agree to 23.5 of 24 bits. "
+        "error 1e-08 = 1 x noise, limit 16; worst element 2 x its noise; the sides agree to 23.5 of 24 bits; "
         "RuntimeError at kernel.py:7: no doubles",
     ]
     strict = replace(found, strict=True)
     assert not strict.ok and [v.name for v in strict.failed] == ["grad.input"]
     lines = str(strict).splitlines()
     assert lines[1] == "  grad.input: inconclusive" and lines[-1] == "  agreed, in bits of 24: output (21.8)"
+
+
+def test_a_dtype_that_one_framework_cannot_run_is_said() -> None:
+    found = report(verdict("unsupported", "inconclusive", side="torch", power=2e-15, detail=("NotImplementedError: no such kernel for Half",)))
+    assert found.ok and str(found).splitlines() == [
+        "sine [cpu-float32]: 0 of 1 leaf agree, 1 inconclusive",
+        "  output: inconclusive. output is the same mathematics in float64, and the torch side cannot run it in float32; "
+        "NotImplementedError: no such kernel for Half",
+    ]
 
 
 def test_the_other_failures_carry_their_own_sentence() -> None:

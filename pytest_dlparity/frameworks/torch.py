@@ -443,6 +443,19 @@ def rounding(roundoff: float, seed: int) -> Nudge:
     return nudge
 
 
+def rounding_by_value(roundoff: float, seed: int) -> Nudge:
+    """The same with a sign that hangs on the number, as rounding does: equal numbers move alike, so ties stay ties."""
+
+    def nudge(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return torch.complex(nudge(tensor.real.contiguous()), nudge(tensor.imag.contiguous()))
+        mixed = (tensor.double().contiguous().view(torch.int64) ^ (seed * 0x9E3779B97F4A7C15 % 2**63)) * 0x2545F4914F6CDD1D
+        mixed = (mixed ^ (mixed >> 29)) * 0x369DEA0F31A53F85
+        return tensor * (1 + roundoff * (1 - 2 * ((mixed >> 40) & 1))).to(tensor.dtype)
+
+    return nudge
+
+
 _EXACT = {  # results that need no rounding: moved, chosen or signed, never computed
     "clone", "_to_copy", "copy_", "detach", "cat", "stack", "gather", "index", "index_select", "embedding", "where", "relu", "relu_", "max", "min",
     "maximum", "minimum", "amax", "amin", "abs", "neg", "sign", "sort", "topk", "zeros_like", "ones_like", "fill_", "zero_", "zeros", "ones", "full",
@@ -615,7 +628,7 @@ class Flow(TorchDispatchMode):
         name = func._schema.name.split("::")[-1]
         if name in _OPENED and (inside := torch._decomp.decomposition_table.get(func)) is not None:
             # what a fused operation does in float32 inside half precision is the library's promise, not the program's
-            self.opened.append(args[0].dtype not in _HALVES if self.given is None else self.given[len(self.opened)])
+            self.opened.append(args[0].dtype not in _HALVES if self.given is None else self.given[len(self.opened) : len(self.opened) + 1] == [True])
             if self.opened[-1]:
                 with self:
                     return inside(*args, **kwargs)
@@ -653,6 +666,6 @@ class Flow(TorchDispatchMode):
 def flow(side: Ready, job: Job, half: str, opened: Sequence[bool] | None = None) -> Flow:
     """The operations of one forward run; `opened` says which fused operations to look into, as an earlier run did."""
     _reset(side, unmoved)
-    with Flow(getattr(torch, half), opened) as seen, torch.no_grad():
+    with Flow(getattr(torch, half), opened) as seen:
         _forward(side, job, side.inputs)
     return seen
