@@ -122,7 +122,9 @@ def main() -> int:
     for name, times in took.items():
         print(f"| {name:29} | {1e3 * statistics.median(times):10.0f} | {ratios[name]:22.1f} | {memory[name]:21.1f} |")
     fast, lean = ratios[ASSERTION] >= FASTER, memory[OURS] <= MEMORY
-    print(f"\n{FASTER} times faster than {ASSERTION}: {'yes' if fast else 'no'}; no temporary of the array's size: {'yes' if lean else 'no'}")
+    print(
+        f"\n{FASTER} times faster than {ASSERTION}: {'yes' if fast else 'no'}; no temporary of the array's size: {'yes' if lean else 'no'}"
+    )
     return int(not (fast and lean))
 
 

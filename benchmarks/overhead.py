@@ -36,7 +36,7 @@ import pytest_dlparity as dlp
 from pytest_dlparity.frameworks import jax as jax_side
 from pytest_dlparity.reference import RUNS
 
-ALLOWED = 1.2  # times the hand-written runs: CONTRIBUTING.md, "What must stay fast"
+ALLOWED = 1.2  # times the hand-written runs: what comparing and naming may add
 REPEATS = 5  # a median of five survives two disturbed runs
 
 # ---------------------------------------------------------------- the models, once per framework
@@ -298,7 +298,7 @@ def _level_cases() -> list[tuple[str, Any, dict[str, np.ndarray], np.ndarray]]:
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"  # noqa: E731
+    line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
     return "\n".join([line(head), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)])
 
 
@@ -319,7 +319,9 @@ def main() -> int:
         times = compared(model, given.repeats)
         ratio, cpu = (statistics.median(pair) for pair in ([t.check / t.hand for t in times], [t.check_cpu / t.hand_cpu for t in times]))
         worst = max(worst, ratio)
-        rows.append([name, *(f"{statistics.median(t):.2f}" for t in zip(*(t[:2] for t in times), strict=True)), f"{ratio:.2f}", f"{cpu:.2f}"])
+        rows.append(
+            [name, *(f"{statistics.median(t):.2f}" for t in zip(*(t[:2] for t in times), strict=True)), f"{ratio:.2f}", f"{cpu:.2f}"]
+        )
     print(table(["model", "check, s", "by hand, s", "ratio", "ratio of processor time"], rows))
     if given.profile:
         for name, model in models.items():

@@ -98,4 +98,4 @@ def test_training():
 
     print(training.table(f"conv 32, conv 64, 512-10, {DIGITS}", torch_side, jax_side))
     assert torch_side.accuracies[-1] > 0.95
-    assert abs(torch_side.accuracies[-1] - jax_side.accuracies[-1]) < 0.02  # rounding grows in training: it may turn 7 doubtful pictures of 397
+    assert abs(torch_side.accuracies[-1] - jax_side.accuracies[-1]) < training.MARGIN

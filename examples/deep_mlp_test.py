@@ -89,4 +89,4 @@ def test_training():
 
     print(training.table(f"784-256-128-64-10, {DIGITS}", torch_side, jax_side))
     assert torch_side.accuracies[-1] > 0.95
-    assert abs(torch_side.accuracies[-1] - jax_side.accuracies[-1]) < 0.02  # rounding grows in training: it may turn 7 doubtful pictures of 397
+    assert abs(torch_side.accuracies[-1] - jax_side.accuracies[-1]) < training.MARGIN

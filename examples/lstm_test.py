@@ -97,4 +97,4 @@ def test_training():
 
     print(training.table(f"bidirectional LSTM, {TEXTS}", torch_side, jax_side))
     assert torch_side.accuracies[-1] > 0.7
-    assert abs(torch_side.accuracies[-1] - jax_side.accuracies[-1]) < 0.02  # rounding grows in training: it may turn 20 doubtful texts of 1000
+    assert abs(torch_side.accuracies[-1] - jax_side.accuracies[-1]) < training.MARGIN

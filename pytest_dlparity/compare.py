@@ -135,6 +135,10 @@ def _verdict(
         return Verdict(name, "vacuous", cell, reason="empty", detail=(list(t.shape),))
     if reference.problem:
         return _without_float64(name, cell, t, j, reference, tolerated, format)
+    if tolerated is not None and tolerance.is_inexact(t):
+        places = _nonfinite(name, cell, t, j, reference.torch.leaves.get(name, t), format)
+        found = places or _conventional(name, cell, t, j, reference, tolerated, format)
+        return found if found.status != "agree" else _vacuous(name, cell, torch, reference, format) or found
     told = _compared_in_float64(name, cell, reference, format)
     if told is not None and told.status in ("structure", "nonfinite", "semantics"):
         return told
@@ -144,8 +148,6 @@ def _verdict(
         return _equal(name, cell, t, j, reference, format)
     if (places := _nonfinite(name, cell, t, j, reference.torch.leaves[name], format)) is not None:
         return places
-    if tolerated is not None:
-        return _conventional(name, cell, t, j, reference, tolerated, format)
     found = _measured(name, cell, torch, jax, reference, format)
     if found.status != "agree":
         return found
@@ -202,10 +204,10 @@ def _beyond_float64(name: str, cell: Cell, t: np.ndarray, j: np.ndarray, gap: Di
     shared = _shared_casts(narrow)
     limit = 0.0
     if gap.rms <= (GROSS_WITH_CASTS if shared else GROSS) * reference.largest:  # else no rounding inside can explain it: do not measure
-        inside = reference.inside(tolerance.PROBE)
-        limit = RMS * inside.rms(name) * _to_double(tolerance.PROBE)
-        if gap.rms <= limit:
-            return _same_mathematics(name, cell, gap, limit, limit / RMS, "rounding inside")
+        for inside in reference.insides(tolerance.PROBE):
+            limit = RMS * inside.rms(name) * _to_double(tolerance.PROBE)
+            if gap.rms <= limit:
+                return _same_mathematics(name, cell, gap, limit, limit / RMS, "rounding inside")
         for dtype, side, line in shared:
             rounded = reference.inside(tolerance.FORMATS[dtype])
             reach = max(RMS * min(rounded.rms(name), _most(rounded, name, gap.scale, reference)), INACCURATE * gap.scale)
@@ -300,10 +302,12 @@ def _measured(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Re
     guilty = [side for side, error in errors.items() if not _explained(error, noise, name)]
     if guilty and apart.rms <= RMS * noise.rms(name) and _near(sides, noise, name):
         guilty, note = [], "alike"  # a constant that depends on the dtype, finfo.eps for one, moves both sides by the same amount
-    if guilty:
-        inside = reference.inside(format)
-        guilty = [side for side in guilty if not _inside(side, sides[side], errors, truth, reference, format, name)]
+    for inside in reference.insides(format) if guilty else ():
+        guilty = [side for side in guilty if not _inside(side, sides[side], errors, truth, reference, inside, name)]
         size, note = inside, "rounding inside"
+        if not guilty:
+            break
+    guilty = [side for side in guilty if not _inside_both(sides[side], truth, reference, format, name)]
     side = max(guilty, key=lambda s: errors[s].rms, default=worse)
     error = errors[side]
     scale = error.scale
@@ -339,20 +343,21 @@ def _near(sides: dict[str, np.ndarray], noise: Noise, name: str) -> bool:
 
 
 def _inside(
-    side: str, found: np.ndarray, errors: dict[str, Distance], truth: np.ndarray, reference: Reference, format: Format, name: str
+    side: str, found: np.ndarray, errors: dict[str, Distance], truth: np.ndarray, reference: Reference, inside: Noise, name: str
 ) -> bool:
-    """Whether rounding of the operations inside explains a side's error: of both programs, or of one that does not lose much more than it must."""
-    noises = [reference.noise(format, of) for of in ("torch", "jax")]
-    noises = [noise for noise in noises if name in noise.elements]
-    if noises and all(_explained(_error(found, truth, noise, name), noise, name) for noise in noises):
-        return True
-    inside, inputs = reference.inside(format), reference.noise(format).rms(name)
-    if not _explained(_error(found, truth, inside, name), inside, name):
+    """Whether rounding of the operations inside explains a side's error, and the side does not lose much more than it must."""
+    if name not in inside.elements or not _explained(_error(found, truth, inside, name), inside, name):
         return False
     error = errors[side]
     other = max(e.rms for which, e in errors.items() if which != side)
     no_digits = error.scale <= RMS * inside.rms(name) and error.rms <= RMS * _most(inside, name, error.scale, reference)
-    return error.rms <= INSIDE * max(inputs, other) or no_digits
+    return no_digits or error.rms <= INSIDE * max(reference.noise(inside.format).rms(name), other)
+
+
+def _inside_both(found: np.ndarray, truth: np.ndarray, reference: Reference, format: Format, name: str) -> bool:
+    """Whether rounding inside either program would explain an error: then no side chose worse operations than the other."""
+    noises = [reference.noise(format, of) for of in ("torch", "jax")]
+    return all(name in noise.elements and _explained(_error(found, truth, noise, name), noise, name) for noise in noises)
 
 
 def _drifting(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Reference, format: Format, found: Verdict) -> Verdict:
@@ -434,15 +439,19 @@ def _without_float64(
 
 def _vacuous(name: str, cell: Cell, torch: Outcome, reference: Reference, format: Format) -> Verdict | None:
     """A leaf that would have agreed whatever the two sides compute."""
+    if name not in reference.torch.leaves:
+        return None
     truth, noise = reference.torch.leaves[name], reference.noise(format)
     if not np.isfinite(truth).any():
         return Verdict(name, "vacuous", cell, reason="no finite")
     if name.startswith(("grad.", "update.")):
-        if np.any(truth) or np.any(reference.jax.leaves[name]):
+        if np.any(truth) or np.any(reference.jax.leaves.get(name, truth)):
             return None
-        if name.startswith("update.") or not reference.depends(name.removeprefix("grad.")):
-            return Verdict(name, "vacuous", cell, reason="zero update" if name.startswith("update.") else "zero gradient")
-        return None
+        if name.startswith("update."):  # a schedule may begin at zero: only a parameter that never moves was not tested
+            parameter = name.split(".", 2)[2]
+            moves = any(np.any(a) for n, a in reference.torch.leaves.items() if n.startswith("update.") and n.split(".", 2)[2] == parameter)
+            return None if moves else Verdict(name, "vacuous", cell, reason="zero update")
+        return None if reference.depends(name.removeprefix("grad.")) else Verdict(name, "vacuous", cell, reason="zero gradient")
     return Verdict(name, "vacuous", cell, reason="constant") if _unmoved(name, noise, reference) else None
 
 

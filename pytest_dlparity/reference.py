@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from pytest_dlparity.run import Arrays, Outcome, Prepared
 from pytest_dlparity.tolerance import FORMATS, Format
 
 RUNS = 8  # an rms of 8 draws is within a factor 2 of the true one in 19 of 20 cases (chi-square with 8 degrees of freedom)
-FEW = 3  # for leaves of many elements over long trajectories: the elements average where the runs do not
+FEW = 3  # over long trajectories, and for a first look: where a leaf has many elements these average where the runs do not
 LONG = 8  # steps from which a trajectory counts as long
 
 
@@ -56,15 +57,20 @@ class Reference:
     _moving: dict[str | None, frozenset[str]] = field(default_factory=dict)
     _casts: tuple[dict[str, str], dict[str, str]] | None = None
 
-    def noise(self, format: Format, of: str = "inputs", accumulated: bool = False) -> Noise:
-        """Noise of one format: `of` the inputs, or also of every operation inside "torch" or "jax".
+    def noise(self, format: Format, of: str = "inputs", accumulated: bool = False, runs: int = RUNS) -> Noise:
+        """Noise of one format; `of` the inputs, or also of every operation inside "torch" or "jax".
 
         `accumulated` lets an optimizer run freely instead of starting each step from the reference state.
         """
-        key = (format, of, accumulated)
+        key = (format, of, accumulated, runs)
         if key not in self._noises:
-            self._noises[key] = _measured(self, format, of, accumulated)
+            self._noises[key] = _measured(self, format, of, accumulated, runs)
         return self._noises[key]
+
+    def insides(self, format: Format) -> Iterator[Noise]:
+        """Noise of the operations inside: first a few runs of torch, which often explain enough; then all of both sides."""
+        yield self.noise(format, "torch", runs=FEW)
+        yield self.inside(format)
 
     def inside(self, format: Format) -> Noise:
         """Noise of the inputs and of every operation inside, on the side where it is the larger, element by element."""
@@ -142,7 +148,7 @@ def _is_compared(prep: Prepared, buffer: str) -> bool:
     return buffer in prep.buffers and buffer.rpartition(".")[2] not in param_map.IGNORED and given.get(buffer, "") is not None
 
 
-def _measured(made: Reference, format: Format, of: str, accumulated: bool) -> Noise:
+def _measured(made: Reference, format: Format, of: str, accumulated: bool, runs: int) -> Noise:
     prep = made.prep
     truth = {name: array for name, array in made.torch.leaves.items() if not name.startswith("state.") or name in made.states}
     if of == "jax":  # around its own float64 run: what it computes may not be what torch computes
@@ -151,7 +157,7 @@ def _measured(made: Reference, format: Format, of: str, accumulated: bool) -> No
         n: np.zeros(a.shape, np.complex128 if a.dtype.kind == "c" else np.float64) for n, a in truth.items() if tolerance.is_inexact(a)
     }
     flips = {name: np.zeros(array.shape, bool) for name, array in truth.items() if name not in squares}
-    runs = FEW if prep.job.steps > LONG and prep.job.kind == "model" else RUNS
+    runs = FEW if prep.job.steps > LONG and prep.job.kind == "model" else runs
     for index in range(runs):
         _add(squares, flips, _moved(made, format, of, accumulated, index), truth)
     still = frozenset(n for n, s in squares.items() if not np.any(s)) | frozenset(n for n, f in flips.items() if not f.any())

@@ -159,7 +159,7 @@ _SUMMARIES: dict[str, Callable[[Verdict], str]] = {
     "zero gradient": lambda v: (
         f"{v.name} is vacuous: zero everywhere on both sides, and no output depends on {v.name.removeprefix('grad.')}"
     ),
-    "zero update": lambda v: f"{v.name} is vacuous: the step changes nothing on either side",
+    "zero update": lambda v: f"{v.name} is vacuous: no step changes {v.name.split('.', 2)[2]} on either side",
 }
 
 _ADVICE: dict[str, Callable[[Verdict], str]] = {
