@@ -58,7 +58,7 @@ def test_outputs_loss_gradients_and_twenty_steps(parity):
         dlp.model(
             torch=TorchMLP(),
             jax=JaxMLP(nnx.Rngs(0)),
-            batches=list(DIGITS.batches(BATCH))[:20],
+            batches=list(DIGITS.batches(16))[:20],
             loss=dlp.loss(torch=torch.nn.CrossEntropyLoss(), jax=cross_entropy),
             optimizer=dlp.optimizer(torch=torch_sgd, jax=JAX_SGD),
             steps=20,

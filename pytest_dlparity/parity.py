@@ -49,7 +49,7 @@ def check(
         Whatever the user's own code raises.
     """
     _is_spec(spec)
-    known = dict(table or matrix.devices())
+    known = {**matrix.devices(), **(table or {})}
     cells = matrix.cells(devices, dtypes, modes, known)
     for cell in cells:
         if absent := unavailable(known[cell.device]):

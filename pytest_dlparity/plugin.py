@@ -256,7 +256,9 @@ class Parity:
             if refused := [v for v in report.verdicts if v.reason == "unsupported"]:
                 pytest.skip(f"dlparity: nothing to time, the {refused[0].side} side cannot run in {cell.dtype}: {refused[0].detail[0]}")
             if _is_worker(config) and config.stash.get(LOCK, None) is None:
-                pytest.skip("dlparity: this platform has no file lock, so a timing item cannot run alone beside other workers: time it with -n 0")
+                pytest.skip(
+                    "dlparity: this platform has no file lock, so a timing item cannot run alone beside other workers: time it with -n 0"
+                )
             self._item.stash[TIMES].extend(speed.rows(begun, cell, device, shown, report))
         return report
 

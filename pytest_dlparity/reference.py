@@ -21,7 +21,7 @@ from pytest_dlparity.errors import SpecError
 from pytest_dlparity.run import Arrays, Outcome, Prepared
 from pytest_dlparity.tolerance import FORMATS, Format
 
-RUNS = 8  # an rms of 8 draws is within a factor 2 of the true one in 19 of 20 cases (chi-square with 8 degrees of freedom)
+RUNS = 8  # an rms of 8 draws is within a factor 2 of the true one in at least 19 of 20 cases (chi-square with 8 degrees of freedom)
 FEW = 3  # over long trajectories, and for a first look: where a leaf has many elements these average where the runs do not
 LONG = 8  # steps from which a trajectory counts as long
 
@@ -67,14 +67,14 @@ class Reference:
             self._noises[key] = _measured(self, format, of, accumulated, runs)
         return self._noises[key]
 
-    def insides(self, format: Format) -> Iterator[Noise]:
+    def insides(self, format: Format, accumulated: bool = False) -> Iterator[Noise]:
         """Noise of the operations inside: first a few runs of torch, which often explain enough; then all of both sides."""
-        yield self.noise(format, "torch", runs=FEW)
-        yield self.inside(format)
+        yield self.noise(format, "torch", accumulated, FEW)
+        yield self.inside(format, accumulated)
 
-    def inside(self, format: Format) -> Noise:
+    def inside(self, format: Format, accumulated: bool = False) -> Noise:
         """Noise of the inputs and of every operation inside, on the side where it is the larger, element by element."""
-        return _larger(self.noise(format, "torch"), self.noise(format, "jax"))
+        return _larger(self.noise(format, "torch", accumulated), self.noise(format, "jax", accumulated))
 
     @functools.cached_property
     def largest(self) -> float:
@@ -138,7 +138,9 @@ def _changed(prep: Prepared, made: Reference) -> frozenset[str]:
         name
         for side in (made.torch, made.jax)
         for name, now in side.leaves.items()
-        if name.startswith("state.") and _is_compared(prep, name.removeprefix("state.")) and not _same(now, prep.buffers[name.removeprefix("state.")])
+        if name.startswith("state.")
+        and _is_compared(prep, name.removeprefix("state."))
+        and not _same(now, prep.buffers[name.removeprefix("state.")])
     )
 
 

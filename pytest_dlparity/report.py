@@ -236,6 +236,8 @@ def notes(v: Verdict) -> str:
     if v.note == "cast":
         sides = "both sides cast" if v.detail[1] == "both" else f"the {v.detail[1]} side casts"
         return f"{v.name}: {sides} to {v.detail[0]} inside the float64 run ({v.detail[2]}): changes below {v.power:.2g} would not be seen"
+    if v.note == "allowed":
+        return f"{v.name}: the sides differ by {v.detail[1]:.3g} in float64, which is other mathematics and which this tolerance allows"
     if v.note == "blind":
         return f"{v.name}: atol={v.detail[0].atol:g} is above the leaf's own size {v.scale:.3g}, so this tolerance is blind here"
     return ""
@@ -261,8 +263,12 @@ def _failures(report: Report, every: bool) -> list[str]:
 def _agreed(report: Report, every: bool) -> list[str]:
     good = [v for v in report.verdicts if v.status == "agree"]
     unsure = [v for v in report.verdicts if v.status == "inconclusive" and not report.strict]
-    told = [f"{v.name} ({v.bits:.1f})" if math.isfinite(v.bits) else f"{v.name} (equal)" for v in good]
-    lines = [f"  agreed, in bits of {significand(report.cells[0])}: {', '.join(told) if every else _some(told)}"] if told else []
+    lines = []
+    for cell in report.cells:
+        told = [f"{v.name} ({v.bits:.1f})" if math.isfinite(v.bits) else f"{v.name} (equal)" for v in good if v.cell == cell]
+        at = f" [{cell}]" if len(report.cells) > 1 else ""
+        if told:
+            lines.append(f"  agreed{at}, in bits of {significand(cell)}: {', '.join(told) if every else _some(told)}")
     for v in unsure if every else unsure[:SHOWN]:
         lines.append(f"  {v.name}: inconclusive. " + "; ".join(text for text in (summary(v), numbers(v), advice(v)) if text))
     remarks = [text for text in map(notes, good) if text]

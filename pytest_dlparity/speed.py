@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pytest_dlparity import benchmark_bridge, matrix, run, timing
@@ -22,8 +23,9 @@ def rows(begun: Begun, cell: Cell, device: Device, nodeid: str, report: Report) 
         Whatever a side raises while it is timed.
     """
     torch_side, jax_side = run.frameworks()
+    prep = replace(begun.prep, compiled={})  # compiled anew, so that the first call tells what compiling costs
     found = []
-    for what, torch_step, jax_step in parts(begun.prep, cell, device):
+    for what, torch_step, jax_step in parts(prep, cell, device):
         contenders = (
             Contender("torch", torch_step, lambda _: torch_side.wait(device.torch)),
             Contender("jax", jax_step, jax_side.wait),

@@ -54,8 +54,7 @@ def test_the_numbers_hang_on_the_seed_and_the_name_alone() -> None:
 
 
 def test_the_numbers_are_the_same_tomorrow() -> None:
-    assert draws.drawn(dlp.normal(2), 0, "input").tolist() == pytest.approx([0.4403068, 0.4164005], abs=1e-7)
-    assert draws.drawn(dlp.integers(4, high=100), 0, "input").tolist() == draws.drawn(dlp.integers(4, high=100), 0, "input").tolist()
+    assert draws.drawn(dlp.normal(2), 0, "input").tolist() == pytest.approx([0.45971890, -0.13736735], abs=1e-7)
 
 
 def test_shapes_may_be_scalar_empty_and_of_numpy_integers() -> None:

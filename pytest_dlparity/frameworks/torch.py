@@ -629,7 +629,9 @@ class Flow(TorchDispatchMode):
         name = func._schema.name.split("::")[-1]
         if name in _OPENED and (inside := torch._decomp.decomposition_table.get(func)) is not None:
             # what a fused operation does in float32 inside half precision is the library's promise, not the program's
-            self.opened.append(args[0].dtype not in _HALVES if self.given is None else self.given[len(self.opened) : len(self.opened) + 1] == [True])
+            self.opened.append(
+                args[0].dtype not in _HALVES if self.given is None else self.given[len(self.opened) : len(self.opened) + 1] == [True]
+            )
             if self.opened[-1]:
                 with self:
                     return inside(*args, **kwargs)
