@@ -15,6 +15,7 @@ setup: $(READY)
 
 demo: $(READY)
 	$(PY) -m pytest examples --dlparity-report=all -q -s
+	$(PY) examples/wrong_port.py
 
 test: $(READY)
 	$(PY) -m pytest -n 2

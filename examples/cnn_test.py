@@ -97,5 +97,5 @@ def test_training():
     jax_side = training.jax_curve(lambda p, x: JaxCNN().apply({"params": p}, x), params, JAX_SGD, cross_entropy, passes, DIGITS)
 
     print(training.table(f"conv 32, conv 64, 512-10, {DIGITS}", torch_side, jax_side))
-    assert torch_side.accuracies[-1] > 0.95
+    assert torch_side.accuracies[-1] > 0.8
     assert abs(torch_side.accuracies[-1] - jax_side.accuracies[-1]) < training.MARGIN

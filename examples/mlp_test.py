@@ -82,5 +82,5 @@ def test_training():
     jax_side = training.jax_curve(lambda p, x: nnx.merge(graph, p)(x), params, JAX_SGD, cross_entropy, passes, DIGITS)
 
     print(training.table(f"784-256-128-10, {DIGITS}", torch_side, jax_side))
-    assert torch_side.accuracies[-1] > 0.95
+    assert torch_side.accuracies[-1] > 0.8
     assert abs(torch_side.accuracies[-1] - jax_side.accuracies[-1]) < training.MARGIN

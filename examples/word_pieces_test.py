@@ -82,5 +82,5 @@ def test_training():
     jax_side = training.jax_curve(lambda p, x: jax.vmap(eqx.combine(p, rest))(x), params, JAX_RMSPROP, cross_entropy, passes, TEXTS)
 
     print(training.table(f"mean of embedded pieces, {TEXTS}", torch_side, jax_side))
-    assert torch_side.accuracies[-1] > 0.75
+    assert torch_side.accuracies[-1] > 0.6
     assert abs(torch_side.accuracies[-1] - jax_side.accuracies[-1]) < training.MARGIN

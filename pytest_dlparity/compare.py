@@ -21,6 +21,7 @@ RMS = 8.0  # root mean square of the error over that of the noise
 WORST = 64.0  # worst element over its own noise
 FLOOR = 1 / 16  # of the leaf's rms noise, added to each element's own: one lucky element has no noise of its own
 INSIDE = 128.0  # a side whose own operations explain its error may lose this much (7 bits) to the better side or to the inputs' rounding
+KINKS = 6  # bits: a trajectory is also held against noise 64 times as large, in which the kinks that rounding crosses are crossed too
 # Below this share of a leaf's scale a float64 difference is an inaccurate float64 function, above it other mathematics (docs/verdicts.md, "Three zones")
 INACCURATE = 5e-7
 GROSS = 1e-6  # of the largest leaf: float64 rounding would have to be amplified 10^10 times to reach it
@@ -70,8 +71,7 @@ def verdicts(cell: Cell, torch: Outcome, jax: Outcome, reference: Reference, tol
         return [Verdict("output", "vacuous", cell, reason="no leaves")]
     broken = {v.name: v for v in structures(cell, mine, theirs, reference)}
     if any(not name.startswith("grad.") for name in broken):  # without the same outputs there is no gradient to compare
-        broken = {name: v for name, v in broken.items() if not name.startswith("grad.")}
-        names = [name for name in names if not (name.startswith("grad.") and name not in theirs)]
+        names = [name for name in names if not name.startswith("grad.")]
     return [broken.get(name) or _verdict(name, cell, torch, jax, reference, tolerated, format) for name in names]
 
 
@@ -285,9 +285,13 @@ def _nonfinite(name: str, cell: Cell, t: np.ndarray, j: np.ndarray, truth: np.nd
                 values=_at(apart.apart, t, j, truth),
                 detail=(apart.apart_count, t.size),
             )
-    elif not gap.count:
-        return Verdict(name, "vacuous", cell, reason="no finite")
-    return None
+    lost = ~np.isfinite(t) & np.isfinite(truth) & ~np.isfinite(j)
+    if lost.any():
+        where = tuple(int(i) for i in np.unravel_index(int(lost.argmax()), t.shape)) if t.shape else ()
+        return Verdict(
+            name, "precision", cell, reason="overflow", side="both", where=where, values=_at(where, t, j, truth), detail=(int(lost.sum()), t.size)
+        )  # fmt: skip
+    return Verdict(name, "vacuous", cell, reason="no finite") if not gap.count else None
 
 
 def _measured(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Reference, format: Format) -> Verdict:
@@ -308,6 +312,10 @@ def _measured(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Re
         if not guilty:
             break
     guilty = [side for side in guilty if not _inside_both(sides[side], truth, reference, format, name)]
+    if guilty and _steps_before(name, reference):
+        wide = reference.noise(_wider(format))
+        guilty = [side for side in guilty if not _explained(_error(sides[side], truth, wide, name), wide, name)]
+        note = "kinks"
     side = max(guilty, key=lambda s: errors[s].rms, default=worse)
     error = errors[side]
     scale = error.scale
@@ -329,6 +337,17 @@ def _measured(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Re
         name, "precision", cell, reason="precision", where=where, values=_at(where, sides["torch"], sides["jax"], truth),
         detail=(len(guilty), error.rms > limit), **common,
     )  # fmt: skip
+
+
+def _steps_before(name: str, reference: Reference) -> bool:
+    """Whether a leaf comes after earlier steps of a training trajectory, where one ReLU that rounding switches moves all that follow."""
+    family, _, rest = name.partition(".")
+    return reference.prep.job.kind == "model" and family in ("update", "loss") and rest.partition(".")[0].isdecimal() and not rest.startswith("1.")
+
+
+def _wider(format: Format) -> Format:
+    """The format whose rounding is so much larger that the switches of one run show in a few."""
+    return Format(f"{format.name} / {2**KINKS}", max(format.significand - KINKS, 4), format.scalar)
 
 
 def _cast_apart(cell: Cell, reference: Reference, apart: Distance, format: Format) -> casts.Finding | None:

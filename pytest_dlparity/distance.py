@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,6 +59,8 @@ def between(a: np.ndarray, b: np.ndarray, noise: np.ndarray | None = None, floor
         x, y = a[at].reshape(-1), b[at].reshape(-1)
         z = None if noise is None else noise[at].reshape(-1)
         found = _block(x, y, z, floor)
+        if found.beyond:
+            return _scaled(a, b, noise, floor, shape)
         squares += found.squares
         scales += found.scales
         count += found.count
@@ -71,6 +73,25 @@ def between(a: np.ndarray, b: np.ndarray, noise: np.ndarray | None = None, floor
     return Distance(count, rms, math.sqrt(scales / count) if count else 0.0, worst, where or (), apart, apart_count)
 
 
+def _scaled(a: np.ndarray, b: np.ndarray, noise: np.ndarray | None, floor: float, shape: tuple[int, ...]) -> Distance:
+    """The distance of numbers so large or small that their squares are not: a power of two brings them near one, and back."""
+    largest = max(float(np.abs(x, where=np.isfinite(x), out=np.zeros(x.shape)).max()) for x in (a, b))
+    power = -math.frexp(largest)[1]
+    parts = [np.ldexp(x.astype(np.float64), power) for x in (a, b)]
+    size = None if noise is None else np.ldexp(noise.astype(np.float64), power)
+    found = between(parts[0].reshape(-1), parts[1].reshape(-1), None if size is None else size.reshape(-1), math.ldexp(floor, power))
+    with np.errstate(over="ignore"):  # what no double can hold is infinite
+        back = [float(np.ldexp(number, -power)) for number in (found.rms, found.scale, found.worst)]
+    return replace(
+        found,
+        rms=back[0],
+        scale=back[1],
+        worst=found.worst if noise is not None else back[2],
+        where=_place(found.where[0] if found.where else 0, a.size // max(1, math.prod(shape)), shape),
+        apart=None if found.apart is None else _place(found.apart[0], a.size // max(1, math.prod(shape)), shape),
+    )
+
+
 @dataclass(frozen=True)
 class _Found:
     squares: float
@@ -80,13 +101,15 @@ class _Found:
     where: int
     bad: int | None = None
     bad_count: int = 0
+    beyond: bool = False  # numbers whose squares a double cannot hold
 
 
+SMALL = 1e-280  # sums of squares in double precision that have lost bits to underflow
 SAFE = 1e-30, 1e30  # sums of squares in single precision that neither underflow nor overflow anywhere that matters
 
 
 def _block(x: np.ndarray, y: np.ndarray, noise: np.ndarray | None, floor: float) -> _Found:
-    if x.dtype == y.dtype == np.float32 and noise is None:
+    if x.dtype == y.dtype == np.float32 and noise is None and x.size:
         with np.errstate(all="ignore"):
             gap = x - y
             squares, scales = float(np.dot(gap, gap)), float(np.dot(y, y))
@@ -110,6 +133,8 @@ def _careful(x: np.ndarray, y: np.ndarray, noise: np.ndarray | None, floor: floa
                 bad, bad_count = int((~same).argmax()), int((~same).sum())
             gap, y = np.where(fine, gap, 0.0), np.where(fine, y, 0.0)
             squares, scales, count = float(np.dot(gap, gap)), float(np.dot(y, y)), int(fine.sum())
+        small = squares < SMALL and scales < SMALL and bool(gap.any() or y.any())
+        beyond = small or not (math.isfinite(squares) and math.isfinite(scales))
         gap = np.abs(gap, out=gap)
         if noise is not None:
             size = noise + np.float64(floor)
@@ -119,7 +144,7 @@ def _careful(x: np.ndarray, y: np.ndarray, noise: np.ndarray | None, floor: floa
                 size = np.nan_to_num(size, nan=np.inf)
                 gap = np.divide(gap, size, out=np.where(gap > 0, np.inf, 0.0), where=size > 0)
         where = int(gap.argmax()) if gap.size else 0
-    return _Found(squares, scales, count, float(gap[where]) if gap.size else 0.0, where, bad, bad_count)
+    return _Found(squares, scales, count, float(gap[where]) if gap.size else 0.0, where, bad, bad_count, beyond)
 
 
 def _flat(a: np.ndarray, b: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

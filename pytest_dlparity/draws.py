@@ -110,7 +110,7 @@ def _numpy(array: Any) -> np.ndarray:
     if hasattr(array, "detach"):  # a torch tensor, perhaps one that requires gradients or lies on a device
         array = array.detach().cpu()
         array = array.float() if str(array.dtype) == "torch.bfloat16" else array
-    return np.array(array)
+    return np.asarray(array).copy()
 
 
 def _sized(name: str, shape: tuple[int, ...]) -> None:

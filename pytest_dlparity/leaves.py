@@ -28,7 +28,12 @@ def named(root: str, tree: Any, is_array: Callable[[Any], bool], children: Child
     Traceback (most recent call last):
     pytest_dlparity.errors.SpecError: output.0 is a str ('logits'). Return arrays, numbers, or containers of them.
     """
-    return dict(_walk(root, tree, is_array, children))
+    found: dict[str, Any] = {}
+    for name, value in _walk(root, tree, is_array, children):
+        if name in found:
+            raise SpecError(f"two arrays of the result are named {name}. Give them keys that differ, also where a key has a dot.")
+        found[name] = value
+    return found
 
 
 def _walk(name: str, tree: Any, is_array: Callable[[Any], bool], children: Children) -> Iterator[tuple[str, Any]]:

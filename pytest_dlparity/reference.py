@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_dlparity import casts, param_map, run, tolerance
+from pytest_dlparity import casts, draws, param_map, run, tolerance
 from pytest_dlparity.casts import Finding
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.run import Arrays, Outcome, Prepared
@@ -23,6 +23,7 @@ from pytest_dlparity.tolerance import FORMATS, Format
 
 RUNS = 8  # an rms of 8 draws is within a factor 2 of the true one in at least 19 of 20 cases (chi-square with 8 degrees of freedom)
 FEW = 3  # over long trajectories, and for a first look: where a leaf has many elements these average where the runs do not
+REDRAWS = 8  # three signs stay as they are in one redraw of eight
 LONG = 8  # steps from which a trajectory counts as long
 
 
@@ -220,29 +221,44 @@ def _operands(prep: Prepared, truth: Arrays, name: str) -> np.ndarray | float:
 
 def _moving(made: Reference, name: str | None) -> frozenset[str]:
     """Outputs and states that change when one value (or every value) is replaced by others of its kind."""
+    found: frozenset[str] = frozenset()
+    asked = {leaf for leaf in made.torch.leaves if leaf.partition(".")[0] in ("output", "loss", "state")}
+    for attempt in range(REDRAWS):
+        try:
+            found |= _moved_by_others(made, name, attempt)
+        except Exception:  # noqa: BLE001  inputs that the user never gave may be refused: then nothing was shown to move
+            return found
+        if asked <= found or (name is not None and found):
+            break
+    return found
+
+
+def _moved_by_others(made: Reference, name: str | None, attempt: int) -> frozenset[str]:
     torch_side, _ = run.frameworks()
     prep = made.prep
-    rng = np.random.default_rng([prep.seed, 1])
+    rng = np.random.default_rng([prep.seed, attempt, 1])
 
     def other(key: str, array: np.ndarray) -> np.ndarray:
-        if name is not None and key != name:
+        if not array.size or name not in (None, key):
             return array
-        if not tolerance.is_inexact(array):
-            return rng.permutation(array.reshape(-1)).reshape(array.shape)
-        return array + (np.sqrt(np.mean(np.abs(array) ** 2)) or 1.0) * rng.standard_normal(array.shape) if array.size else array
+        draw = {**prep.spec.inputs, **(prep.spec.params or {})}.get(key)
+        again = draws.drawn(draw, prep.seed + 1 + attempt, key) if draw is not None else array
+        if again.shape == array.shape and not _same(again, array):
+            return tolerance.on_grid(again, prep.grid)
+        if array.dtype.kind == "b":
+            return ~array
+        if array.dtype.kind in "iu":
+            return rng.choice(np.unique(array), array.shape)
+        return array + (np.sqrt(np.mean(np.abs(array) ** 2)) or 1.0) * rng.standard_normal(array.shape)
 
-    changed = {key: other(key, array) for key, array in prep.params.items()}
+    params = {key: other(key, array) for key, array in prep.params.items()}
     inputs = {key: other(key, array) for key, array in prep.inputs.items()}
-    try:
-        ready = torch_side.ready(prep.torch, prep.job, changed, prep.buffers, inputs, "cpu", made.dtype, False)
-        found = run.torch_outcome(
-            replace(prep, batches=[inputs] if prep.job.steps and prep.job.kind == "model" else prep.batches), ready, "cpu", made.dtype
-        )
-    except Exception:  # noqa: BLE001  inputs that the user never gave may be refused: then nothing was shown to move
-        return frozenset()
+    ready = torch_side.ready(prep.torch, prep.job, params, prep.buffers, inputs, "cpu", made.dtype, False)
+    moved = replace(prep, batches=[inputs] if prep.job.kind == "model" and prep.job.steps else prep.batches)
+    leaves = run.torch_outcome(moved, ready, "cpu", made.dtype).leaves
     return frozenset(
         key
-        for key, array in found.leaves.items()
+        for key, array in leaves.items()
         if not key.startswith(("grad.", "update.", "loss.")) and key in made.torch.leaves and not _same(array, made.torch.leaves[key])
     )
 

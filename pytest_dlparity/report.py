@@ -138,6 +138,7 @@ _SUMMARIES: dict[str, Callable[[Verdict], str]] = {
     "precision": lambda v: (
         f"{v.name} is the same mathematics, but in {v.cell.dtype} the {v.side} side is {_times(v)} farther from float64 than rounding explains"
     ),
+    "overflow": lambda v: f"{v.name} is not finite in {v.detail[0]} of {v.detail[1]} places on both sides where float64 is",
     "accumulated": lambda v: (
         f"{v.name} is right step by step, but over the steps the {v.side} side drifts {v.drift:.3g} x noise from float64, more than rounding explains"
     ),
@@ -175,6 +176,7 @@ _ADVICE: dict[str, Callable[[Verdict], str]] = {
     "shapes": lambda v: "Nothing is broadcast: give both sides the same layout.",
     "classes": lambda v: "Return the same kind of numbers on both sides.",
     "precision": lambda v: "Look for a cast, a TF32 or bfloat16 product, or a difference of large numbers on that side.",
+    "overflow": lambda v: f"Both sides leave the range of {v.cell.dtype}: shift or scale before exp, or draw smaller inputs.",
     "accumulated": lambda v: "Look at the dtype in which that side keeps its state.",
     "casts": lambda v: "Move the cast, so that both sides leave and enter the low precision at the same place.",
     "unequal": lambda v: "Look for a comparison or a rounding that one side does in another dtype.",

@@ -45,8 +45,8 @@ class Spec:
     def __str__(self) -> str:
         given = ", ".join(f"{name}={draw!r}" for name, draw in {**self.inputs, **(self.params or {})}.items())
         given = f"{len(self.batches)} batches" if self.batches else given
-        more = f", {self.steps} steps" if self.steps else ""
-        return f"{self.kind} {self.name}({given}{more}): torch {title(self.torch)} | jax {title(self.jax)}"
+        said = ", ".join(part for part in (given, f"{self.steps} steps" if self.steps else "") if part)
+        return f"{self.kind} {self.name}({said}): torch {title(self.torch)} | jax {title(self.jax)}"
 
     __repr__ = __str__
 
@@ -225,7 +225,7 @@ def title(side: Any) -> str:
         return title(side.func)
     if isinstance(side, Vmapped):
         return repr(side)
-    if isinstance(side, tuple):
+    if isinstance(side, tuple) and not hasattr(side, "_fields"):
         return f"({', '.join(title(part) for part in side)})"
     if inspect.isroutine(side) or isinstance(side, type) or hasattr(side, "__wrapped__"):
         return str(getattr(side, "__name__", type(side).__name__))
@@ -324,7 +324,10 @@ def _params(kind: str, params: Any, root: str = "") -> dict[str, Any]:
         raise SpecError(f'the params of dlp.{kind} are {params!r}. Give a dict of draws: params={{"w": dlp.normal(32, 64)}}.')
     flat: dict[str, Any] = {}
     for key, value in params.items():
-        flat.update(_params(kind, value, f"{root}{key}.") if isinstance(value, Mapping) else {f"{root}{key}": value})
+        more = _params(kind, value, f"{root}{key}.") if isinstance(value, Mapping) else {f"{root}{key}": value}
+        if twice := flat.keys() & more.keys():
+            raise SpecError(f"the params of dlp.{kind} have two arrays named {_list(twice)}. Rename one of them.")
+        flat.update(more)
     return flat
 
 
@@ -349,7 +352,7 @@ def _batches(batches: Any, inputs: Any) -> tuple[tuple[np.ndarray, ...], ...]:
         return ()
     if inputs is not None:
         raise SpecError("the model has inputs and batches. Give one of them: batches are the inputs of each step.")
-    data = tuple(tuple(np.asarray(array) for array in (batch if isinstance(batch, (tuple, list)) else (batch,))) for batch in batches)
+    data = tuple(tuple(np.array(array) for array in (batch if isinstance(batch, (tuple, list)) else (batch,))) for batch in batches)
     if not data:
         raise SpecError("batches is empty. Give at least one tuple of arrays: batches=[(images, labels)].")
     if len({len(batch) for batch in data}) > 1:

@@ -131,10 +131,6 @@ def test_the_borders_of_a_chunk_are_seen(size: int, dtype: type) -> None:
         assert (between(a, b).apart, between(a, b).apart_count) == ((place,), 1)
 
 
-def test_the_chunk_is_what_these_tests_think_it_is() -> None:
-    assert CHUNK == 32768
-
-
 SHAPES = [(CHUNK + 1,), (3, CHUNK), (3, CHUNK + 1), (CHUNK + 1, 3), (2, 3, 6007), (1, 1, CHUNK + 5), (5, 1, 9001), (CHUNK * 2, 1)]
 
 

@@ -322,6 +322,6 @@ def test_strict_and_tolerance_settings_reach_the_report() -> None:
     spec = SPECS["one that raises in float64 only"]
     assert check(spec).ok and not check(spec, strict=True).ok
     loose = dlp.Tolerance(rtol=0.1, atol=0.1)
-    assert check(SINE, tolerance=loose)["output"].detail == (loose,)
+    assert check(SINE, tolerance=loose)["output"].detail[0] == loose
     tight = dlp.layer(torch.sin, jnp.sin, inputs=[X], tolerance=dlp.Tolerance(rtol=0, atol=0))
-    assert check(tight, tolerance=loose, dtypes=["bfloat16"])["output"].detail == (dlp.Tolerance(rtol=0, atol=0),)
+    assert check(tight, tolerance=loose, dtypes=["bfloat16"])["output"].detail[0] == dlp.Tolerance(rtol=0, atol=0)

@@ -273,7 +273,7 @@ def test_options_and_ini_values_set_the_matrix_and_options_win(runner: pytest.Py
 
 
 def test_a_tolerance_option_reaches_the_verdict(runner: pytest.Pytester) -> None:
-    write(runner, "def test_sine(parity):\n    assert parity(SINE)['output'].detail == (dlp.Tolerance(rtol=0.5, atol=1e-9),)\n")
+    write(runner, "def test_sine(parity):\n    assert parity(SINE)['output'].detail[0] == dlp.Tolerance(rtol=0.5, atol=1e-9)\n")
     run(runner, "--dlparity-tolerance=rtol=0.5,atol=1e-9").assert_outcomes(passed=1)
     run(runner).assert_outcomes(failed=1)
 

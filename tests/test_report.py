@@ -130,6 +130,12 @@ SAID: dict[str, tuple[Verdict, str, list[str]]] = {
             "RuntimeError at kernel.py:7: no doubles",
         ],
     ),
+    "overflow": (
+        verdict("overflow", "precision", side="both", where=(1,), values=(math.inf, math.inf, 101.25), detail=(1, 2)),
+        "output is not finite in 1 of 2 places on both sides where float64 is",
+        ["at [1]: torch inf, jax inf, reference 101.25",
+         "Both sides leave the range of float32: shift or scale before exp, or draw smaller inputs."],
+    ),
     "casts": (
         replace(verdict("casts", "precision", bits=6.5, error=1e-3, noise=1e-3, limit=8e-3, worst=2.0, side="jax", where=(1,),
                         values=(0.5, 0.25, 0.375), detail=("jax", "port.py:7", "model.py:3")), cell=LOW),
@@ -164,7 +170,7 @@ SAID: dict[str, tuple[Verdict, str, list[str]]] = {
     ),
     "zero update": (
         verdict("zero update", "vacuous", "update.1.w"),
-        "update.1.w is vacuous: the step changes nothing on either side",
+        "update.1.w is vacuous: no step changes w on either side",
         ["Nothing was tested. Check the learning rate, the schedule's first steps and which parameters are trained."],
     ),
 }  # fmt: skip
@@ -282,7 +288,13 @@ def test_several_cells_are_named_where_it_matters() -> None:
         "sine [cpu-float32, cpu-bfloat16]: 1 of 2 leaves disagree: output is the same mathematics, but in bfloat16 the jax side is "
         "1.05e+03 x noise farther from float64 than rounding explains in cpu-bfloat16"
     )
-    assert lines[1] == "  output [cpu-bfloat16]: precision"
+    assert lines[1] == "  output [cpu-bfloat16]: precision" and lines[-1] == "  agreed [cpu-float32], in bits of 24: output (21.8)"
+    both = str(report(AGREES, replace(AGREES, cell=LOW, bits=7.5))).splitlines()
+    assert both == [
+        "sine [cpu-float32, cpu-bfloat16]: 2 of 2 leaves agree (least: output, 7.5 of 8 bits)",
+        "  agreed [cpu-float32], in bits of 24: output (21.8)",
+        "  agreed [cpu-bfloat16], in bits of 8: output (7.5)",
+    ]
 
 
 def test_remarks_environment_and_the_again_line_stand_last() -> None:
@@ -313,6 +325,10 @@ def test_remarks_environment_and_the_again_line_stand_last() -> None:
         (
             {"note": "blind", "scale": 1.03e-8, "detail": (Tolerance(rtol=1e-6, atol=1e-5),)},
             "output: atol=1e-05 is above the leaf's own size 1.03e-08, so this tolerance is blind here",
+        ),
+        (
+            {"note": "allowed", "detail": (Tolerance(rtol=1e-2, atol=1e-2), 2.04e-4)},
+            "output: the sides differ by 0.000204 in float64, which is other mathematics and which this tolerance allows",
         ),
     ],
 )
