@@ -32,7 +32,7 @@ class Asked:
     @property
     def names_devices(self) -> bool:
         """Whether devices were asked for by name: then an absent one is a failure, not a skip."""
-        return "auto" not in (self.devices.split(",") if isinstance(self.devices, str) else self.devices)
+        return "auto" not in ([name.strip() for name in self.devices.split(",")] if isinstance(self.devices, str) else self.devices)
 
 
 _ARGUMENTS = tuple(field.name for field in fields(Asked))

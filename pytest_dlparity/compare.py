@@ -21,7 +21,7 @@ RMS = 8.0  # root mean square of the error over that of the noise
 WORST = 64.0  # worst element over its own noise
 FLOOR = 1 / 16  # of the leaf's rms noise, added to each element's own: one lucky element has no noise of its own
 INSIDE = 128.0  # a side whose own operations explain its error may lose this much (7 bits) to the better side or to the inputs' rounding
-KINKS = 6  # bits: a trajectory is also held against noise 64 times as large, in which the kinks that rounding crosses are crossed too
+KINKS = 8  # bits: a trajectory is also held against noise 256 times as large, in which the kinks that rounding crosses are crossed too
 # Below this share of a leaf's scale a float64 difference is an inaccurate float64 function, above it other mathematics (docs/verdicts.md, "Three zones")
 INACCURATE = 5e-7
 GROSS = 1e-6  # of the largest leaf: float64 rounding would have to be amplified 10^10 times to reach it
@@ -142,8 +142,10 @@ def _verdict(
     told = _compared_in_float64(name, cell, reference, format)
     if told is not None and told.status in ("structure", "nonfinite", "semantics"):
         return told
-    if told is not None and told.note == "cast" and tolerance.FORMATS[told.detail[0]].significand < format.significand:
-        format = tolerance.FORMATS[told.detail[0]]  # both sides cast to it inside: the cell cannot be more accurate
+    if told is not None and told.note in ("cast", "less accurate") and told.detail[1:2] != ("both",) and format.name == "float64":
+        return _below_float64(told, t, j, reference.torch.leaves[name])
+    if told is not None and told.note == "cast" and told.detail[1] == "both":
+        format = min(format, tolerance.FORMATS[told.detail[0]], key=lambda f: f.significand)  # the cell cannot be more accurate
     if not tolerance.is_inexact(t):
         return _equal(name, cell, t, j, reference, format)
     if (places := _nonfinite(name, cell, t, j, reference.torch.leaves[name], format)) is not None:
@@ -153,6 +155,17 @@ def _verdict(
         return found
     empty = _vacuous(name, cell, torch, reference, format)
     return empty if empty is not None else _with_note(found, told)
+
+
+def _below_float64(told: Verdict, t: np.ndarray, j: np.ndarray, truth: np.ndarray) -> Verdict:
+    """A float64 cell in which one side does not compute in float64."""
+    apart = distance.between(j, t)
+    side = told.detail[1] if told.detail else ""
+    bits = max(0.0, -math.log2(apart.relative)) if apart.relative else 53.0
+    return replace(
+        told, status="precision", reason="below float64", side=side, bits=bits, scale=apart.scale, where=apart.where, note="",
+        values=_at(apart.where, t, j, truth),
+    )  # fmt: skip
 
 
 def _with_note(found: Verdict, told: Verdict | None) -> Verdict:
@@ -342,7 +355,12 @@ def _measured(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Re
 def _steps_before(name: str, reference: Reference) -> bool:
     """Whether a leaf comes after earlier steps of a training trajectory, where one ReLU that rounding switches moves all that follow."""
     family, _, rest = name.partition(".")
-    return reference.prep.job.kind == "model" and family in ("update", "loss") and rest.partition(".")[0].isdecimal() and not rest.startswith("1.")
+    return (
+        reference.prep.job.kind == "model"
+        and family in ("update", "loss")
+        and rest.partition(".")[0].isdecimal()
+        and not rest.startswith("1.")
+    )
 
 
 def _wider(format: Format) -> Format:

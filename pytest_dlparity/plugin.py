@@ -5,6 +5,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
@@ -133,6 +134,13 @@ def _base(config: pytest.Config) -> Asked:
     return config.stash[BASE]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Options that mean nothing end the run before anything is collected; where none was given, nothing is imported for it."""
+    if any(_setting(session.config, name) != _DEFAULTS[name] for name in ("devices", "dtypes", "modes", "tolerance")):
+        _base(session.config)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "jax"))
     return (
@@ -155,12 +163,23 @@ class Point(tuple[Any, ...]):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_pycollect_makeitem(collector: Any, obj: Any) -> None:
+def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> pytest.Item | None:
     """A test whose marker brings a spec gets the fixture, also where it does not ask for it."""
+    if type(obj).__name__ == "Spec" and type(obj).__module__ == "pytest_dlparity.spec" and collector.funcnamefilter(name):
+        return pytest.Function.from_parent(collector, name=name, callobj=functools.partial(_taken_for_the_test, name))
     own = getattr(obj, "pytestmark", [])
     marks = [*(own if isinstance(own, list) else [own]), *collector.iter_markers()]
     if inspect.isfunction(obj) and any(mark.name == "dlparity" and _brings_spec(mark) for mark in marks):
         pytest.mark.usefixtures("parity")(obj)
+    return None
+
+
+def _taken_for_the_test(name: str) -> None:
+    pytest.fail(
+        f"{name} is a spec and no test: pytest took the function that a bare @pytest.mark.dlparity(function) names for the one to decorate. "
+        "Write @pytest.mark.dlparity(spec=function).",
+        pytrace=False,
+    )
 
 
 def _brings_spec(mark: pytest.Mark) -> bool:
@@ -213,6 +232,7 @@ class Parity:
         self._item, self._point, self._restart = item, point, restart
         self._report: Report | None = None
         item.stash[ROWS], item.stash[TIMES] = [], []  # fresh for each attempt: a rerun must not count twice
+        item.user_properties[:] = [(key, value) for key, value in item.user_properties if not key.startswith("dlparity.")]
 
     @property
     def cell(self) -> Cell:
@@ -326,7 +346,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     __tracebackhide__ = True
-    if any(_brings_spec(mark) for mark in item.iter_markers("dlparity")) and ROWS not in item.stash:
+    if isinstance(item, pytest.Function) and any(_brings_spec(mark) for mark in item.iter_markers("dlparity")) and ROWS not in item.stash:
         pytest.fail(
             f"{item.name} has a dlparity marker with a spec, but is no plain pytest function, so the spec never ran. Write a function, "
             "or a method of a class that is no unittest.TestCase.",
@@ -356,6 +376,7 @@ class _Ledger:
         self.config = config
         self.rows: list[dict[str, Any]] = []
         self.missing: list[str] = []
+        self.unwritten = ""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -376,8 +397,14 @@ class _Ledger:
         self.missing = [name for name in _split(_setting(self.config, "require")) if name not in ran]
         if self.missing and not self.config.getoption("collectonly", False) and session.exitstatus in (0, 5):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if path := _setting(self.config, "json"):
-            Path(path).write_text(json.dumps({"dlparity": self.rows}, indent=1), encoding="utf-8")
+        path = _setting(self.config, "json")
+        if path and not self.config.getoption("collectonly", False):
+            try:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(path).write_text(json.dumps({"dlparity": self.rows}, indent=1), encoding="utf-8")
+            except OSError as error:
+                self.unwritten = f"dlparity: --dlparity-json={path} could not be written ({error.strerror}): the run fails."
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return result
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -389,6 +416,8 @@ class _Ledger:
             terminalreporter.section("dlparity")
             for line in report.table(rows):
                 terminalreporter.write_line(line)
+        if self.unwritten:
+            terminalreporter.write_line(self.unwritten, red=True, bold=True)
         for name in self.missing:
             terminalreporter.write_line(
                 f"dlparity: {name} was required (--dlparity-require), and no spec ran on it: the run fails.", red=True, bold=True

@@ -234,17 +234,16 @@ def _moving(made: Reference, name: str | None) -> frozenset[str]:
 
 
 def _moved_by_others(made: Reference, name: str | None, attempt: int) -> frozenset[str]:
-    torch_side, _ = run.frameworks()
     prep = made.prep
     rng = np.random.default_rng([prep.seed, attempt, 1])
 
     def other(key: str, array: np.ndarray) -> np.ndarray:
         if not array.size or name not in (None, key):
             return array
-        draw = {**prep.spec.inputs, **(prep.spec.params or {})}.get(key)
-        again = draws.drawn(draw, prep.seed + 1 + attempt, key) if draw is not None else array
+        draw = {**prep.spec.inputs, **(prep.spec.params or {})}.get(key) if attempt % 2 == 0 or not tolerance.is_inexact(array) else None
+        again = tolerance.on_grid(draws.drawn(draw, prep.seed + 1 + attempt, key), prep.grid) if draw is not None else array
         if again.shape == array.shape and not _same(again, array):
-            return tolerance.on_grid(again, prep.grid)
+            return again
         if array.dtype.kind == "b":
             return ~array
         if array.dtype.kind in "iu":
@@ -253,8 +252,9 @@ def _moved_by_others(made: Reference, name: str | None, attempt: int) -> frozens
 
     params = {key: other(key, array) for key, array in prep.params.items()}
     inputs = {key: other(key, array) for key, array in prep.inputs.items()}
-    ready = torch_side.ready(prep.torch, prep.job, params, prep.buffers, inputs, "cpu", made.dtype, False)
-    moved = replace(prep, batches=[inputs] if prep.job.kind == "model" and prep.job.steps else prep.batches)
+    batches = [inputs] if prep.job.kind == "model" and prep.job.steps else prep.batches
+    moved = replace(prep, params=params, inputs=inputs, batches=batches)
+    ready = run.torch_ready(moved, "cpu", made.dtype, False)
     leaves = run.torch_outcome(moved, ready, "cpu", made.dtype).leaves
     return frozenset(
         key

@@ -138,6 +138,11 @@ _SUMMARIES: dict[str, Callable[[Verdict], str]] = {
     "precision": lambda v: (
         f"{v.name} is the same mathematics, but in {v.cell.dtype} the {v.side} side is {_times(v)} farther from float64 than rounding explains"
     ),
+    "below float64": lambda v: (
+        f"{v.name} is the same mathematics, but the {v.side} side casts to {v.detail[0]} ({v.detail[2]})"
+        if v.detail
+        else f"{v.name} is the same mathematics, but one side's function is less accurate than float64"
+    ),
     "overflow": lambda v: f"{v.name} is not finite in {v.detail[0]} of {v.detail[1]} places on both sides where float64 is",
     "accumulated": lambda v: (
         f"{v.name} is right step by step, but over the steps the {v.side} side drifts {v.drift:.3g} x noise from float64, more than rounding explains"
@@ -176,6 +181,7 @@ _ADVICE: dict[str, Callable[[Verdict], str]] = {
     "shapes": lambda v: "Nothing is broadcast: give both sides the same layout.",
     "classes": lambda v: "Return the same kind of numbers on both sides.",
     "precision": lambda v: "Look for a cast, a TF32 or bfloat16 product, or a difference of large numbers on that side.",
+    "below float64": lambda v: "Compute in float64 there, or check in float32, where it makes no difference.",
     "overflow": lambda v: f"Both sides leave the range of {v.cell.dtype}: shift or scale before exp, or draw smaller inputs.",
     "accumulated": lambda v: "Look at the dtype in which that side keeps its state.",
     "casts": lambda v: "Move the cast, so that both sides leave and enter the low precision at the same place.",
@@ -199,6 +205,10 @@ def _times(v: Verdict) -> str:
 
 def numbers(v: Verdict) -> str:
     """Every number that the verdict used."""
+    if v.reason == "semantics" and math.isinf(v.detail[0]):
+        return f"torch is zero everywhere in float64 and jax is not; error {v.error:.3g}"
+    if v.reason == "below float64":
+        return f"the sides agree to {v.bits:.1f} of 53 bits"
     if v.reason == "semantics":
         return f"relative difference {v.detail[0]:.3g} in float64 where at most {v.power:.3g} is rounding; error {v.error:.3g}, limit {v.limit:.3g}"
     if v.reason == "tolerance":

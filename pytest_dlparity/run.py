@@ -213,7 +213,8 @@ def _carries(spec: Spec, torch_program: Any, jax_program: Any, params: Arrays, b
 
 def torch_ready(prep: Prepared, device: str, dtype: str, compiled: bool) -> Any:
     torch_side, _ = frameworks()
-    return torch_side.ready(prep.torch, prep.job, prep.params, prep.buffers, prep.inputs, device, dtype, compiled)
+    with torch_side.settings(dtype, prep.spec.precision):
+        return torch_side.ready(prep.torch, prep.job, prep.params, prep.buffers, prep.inputs, device, dtype, compiled)
 
 
 def torch_outcome(prep: Prepared, ready: Any, device: str, dtype: str, nudge: Any = None, starts: Any = ()) -> Outcome:

@@ -186,4 +186,9 @@ def _parsed(text: str) -> Tolerances:
     parts = dict(re.findall(r"(rtol|atol)\s*=\s*([-+.\deE]+)", text))
     if not parts or re.sub(r"(rtol|atol)\s*=\s*[-+.\deE]+|[,\s]", "", text):
         raise SpecError(f'tolerance is {text!r}. Write "auto", "conventional" or "rtol=1e-3,atol=1e-5".')
-    return Tolerance(**{name: float(value) for name, value in parts.items()})
+    try:
+        return Tolerance(**{name: float(value) for name, value in parts.items()})
+    except SpecError:
+        raise
+    except ValueError:
+        raise SpecError(f'tolerance is {text!r}. Write "auto", "conventional" or "rtol=1e-3,atol=1e-5".') from None

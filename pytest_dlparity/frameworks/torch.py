@@ -8,6 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -402,9 +403,9 @@ def _feed(side: Ready, optimizer: torch.optim.Optimizer, start: OptimizerState, 
             p.data.copy_(nudge(start.params[name].to(p)))
             for key, value in start.state[name].items():
                 if isinstance(value, Tensor) and value.is_floating_point() and value.dim():
-                    value = nudge(value.to(p))
+                    value = nudge(value.to(p)).clone()  # the step writes into it
                 elif isinstance(value, Tensor):
-                    value = value.clone() if value.dim() == 0 else value.to(p.device)
+                    value = value.to(value.device if value.dim() == 0 else p.device).clone()
                 optimizer.state[p][key] = value
 
 
@@ -508,12 +509,15 @@ class Casts(TorchDispatchMode):
         return result
 
 
+_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")  # torch, this package, generated code
+
+
 def _users_line() -> str:
     """file:line of the innermost frame that belongs to neither torch nor us."""
     frame = inspect.currentframe()
     while frame is not None:
         path = frame.f_code.co_filename
-        if "torch" not in path.split("site-packages")[-1] and "pytest_dlparity" not in path:
+        if not path.startswith(_NOT_THE_USERS):
             return f"{path.rsplit('/', 1)[-1]}:{frame.f_lineno}"
         frame = frame.f_back
     return "?"
