@@ -27,7 +27,7 @@ def texts(*args: Any) -> list[str]:
         ((["cpu"], ["float32"], "eager,compiled,nojit"), ["cpu-float32", "cpu-float32-compiled", "cpu-float32-nojit"]),
         ((["cpu"], ["float32"], ["eager", "jit", "default"]), ["cpu-float32"]),
         ((["cpu", "cpu"], ["float32", "float32"], ["compiled", "compiled"]), ["cpu-float32-compiled"]),
-        ((("cpu",), iter(["complex64"])), ["cpu-complex64"]),
+        ((("cpu",), ("complex64",)), ["cpu-complex64"]),
     ],
     ids=str,
 )

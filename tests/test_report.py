@@ -136,6 +136,14 @@ SAID: dict[str, tuple[Verdict, str, list[str]]] = {
         ["at [1]: torch inf, jax inf, reference 101.25",
          "Both sides leave the range of float32: shift or scale before exp, or draw smaller inputs."],
     ),
+    "below float64": (
+        replace(verdict("below float64", "precision", bits=24.5, side="torch", where=(1,), values=(0.5, 0.25, 0.5),
+                        detail=("float32", "torch", "port.py:7")), cell=Cell("cpu", "float64")),
+        "output is the same mathematics, but the torch side casts to float32 (port.py:7)",
+        ["the sides agree to 24.5 of 53 bits",
+         "at [1]: torch 0.5, jax 0.25, reference 0.5",
+         "Compute in float64 there, or check in float32, where it makes no difference."],
+    ),
     "casts": (
         replace(verdict("casts", "precision", bits=6.5, error=1e-3, noise=1e-3, limit=8e-3, worst=2.0, side="jax", where=(1,),
                         values=(0.5, 0.25, 0.375), detail=("jax", "port.py:7", "model.py:3")), cell=LOW),
@@ -188,6 +196,16 @@ def test_a_failure_says_what_where_how_much_and_what_to_look_at(reason: str) -> 
 def test_every_reason_that_compare_gives_is_tested_here() -> None:
     assert set(words._SUMMARIES) - set(SAID) == {"no float64", "unsupported"}  # inconclusive: below
     assert set(words._ADVICE) == set(words._SUMMARIES)
+
+
+def test_a_function_that_is_less_accurate_than_float64_has_no_cast_to_name() -> None:
+    found = replace(verdict("below float64", "precision", bits=30.0), cell=Cell("cpu", "float64"))
+    assert words.summary(found) == "output is the same mathematics, but one side's function is less accurate than float64"
+
+
+def test_a_torch_leaf_that_is_zero_everywhere_has_no_relative_difference() -> None:
+    found = verdict("semantics", "semantics", error=0.5, limit=1e-9, power=math.inf, detail=(math.inf,))
+    assert words.numbers(found) == "torch is zero everywhere in float64 and jax is not; error 0.5"
 
 
 def test_a_report_without_verdicts_says_that_nothing_was_compared() -> None:
