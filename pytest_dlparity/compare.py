@@ -407,6 +407,8 @@ def _drifting(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Re
     side = max(drifts, key=lambda s: drifts[s].rms)
     drift = drifts[side].rms / noise.rms(name) if noise.rms(name) else 0.0 if not drifts[side].rms else math.inf
     guilty = [which for which, error in drifts.items() if not _explained(error, noise, name)]
+    if guilty and distance.between(sides["jax"], sides["torch"]).rms <= RMS * noise.rms(name) and _near(sides, noise, name):
+        guilty = []
     for inside in reference.insides(format, accumulated=True) if guilty else ():
         guilty = [which for which in guilty if not _inside(which, sides[which], drifts, truth, noise, reference.largest, inside, name)]
         if not guilty:

@@ -182,7 +182,9 @@ _ADVICE: dict[str, Callable[[Verdict], str]] = {
     "classes": lambda v: "Return the same kind of numbers on both sides.",
     "precision": lambda v: "Look for a cast, a TF32 or bfloat16 product, or a difference of large numbers on that side.",
     "below float64": lambda v: "Compute in float64 there, or check in float32, where it makes no difference.",
-    "overflow": lambda v: f"Both sides leave the range of {v.cell.dtype}: shift or scale before exp, or draw smaller inputs.",
+    "overflow": lambda v: (
+        f"Both sides leave the range of {v.cell.dtype} there, or divide by what it rounds to zero: scale, or draw other inputs."
+    ),
     "accumulated": lambda v: "Look at the dtype in which that side keeps its state.",
     "casts": lambda v: "Move the cast, so that both sides leave and enter the low precision at the same place.",
     "unequal": lambda v: "Look for a comparison or a rounding that one side does in another dtype.",

@@ -357,10 +357,17 @@ def _jax_trajectory(prep: Prepared, functions: Functions, dtype: str, params: An
         if index == 0:
             found |= _named(prep, result)
         found[f"loss.{index + 1}"] = jax_side.to_numpy(result.leaves["loss"])
-        moved = {path: jax_side.to_numpy(after[path]).astype(np.float64) - jax_side.to_numpy(params[path]) for path in paths}
+        moved = {path: _difference(jax_side.to_numpy(after[path]), jax_side.to_numpy(params[path])) for path in paths}
         found |= {f"update.{index + 1}.{name}": array for name, array in _updates(prep, moved).items()}
         params, state = after, {**state, **result.state}
     return Outcome(found)
+
+
+def _difference(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """What a step did, in double precision: the difference itself must not round. What is infinite already stays without a number."""
+    with np.errstate(invalid="ignore"):
+        moved: np.ndarray = after.astype(np.promote_types(after.dtype, np.float64)) - before
+    return moved
 
 
 def _updates(prep: Prepared, by_path: Arrays) -> Arrays:
@@ -382,7 +389,7 @@ def _jax_optimizer(prep: Prepared, functions: Functions, dtype: str, starts: Any
         begun.append((params, held))
         after, held = step(np.int32(index), jax_side.arrays(grads, dtype), held, params)
         for name in params:
-            found[f"update.{index + 1}.{name}"] = jax_side.to_numpy(after[name]).astype(np.float64) - jax_side.to_numpy(params[name])
+            found[f"update.{index + 1}.{name}"] = _difference(jax_side.to_numpy(after[name]), jax_side.to_numpy(params[name]))
         params = after
     return Outcome(found, starts=begun)
 

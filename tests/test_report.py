@@ -134,7 +134,7 @@ SAID: dict[str, tuple[Verdict, str, list[str]]] = {
         verdict("overflow", "precision", side="both", where=(1,), values=(math.inf, math.inf, 101.25), detail=(1, 2)),
         "output is not finite in 1 of 2 places on both sides where float64 is",
         ["at [1]: torch inf, jax inf, reference 101.25",
-         "Both sides leave the range of float32: shift or scale before exp, or draw smaller inputs."],
+         "Both sides leave the range of float32 there, or divide by what it rounds to zero: scale, or draw other inputs."],
     ),
     "below float64": (
         replace(verdict("below float64", "precision", bits=24.5, side="torch", where=(1,), values=(0.5, 0.25, 0.5),

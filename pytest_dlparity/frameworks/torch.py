@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode  # private path, documented name; pinned by tests/test_torch_side.py
 
 from pytest_dlparity import leaves
@@ -335,7 +336,8 @@ def train(side: Ready, job: Job, batches: Sequence[dict[str, Tensor]], nudge: Nu
 
 def _difference(after: Tensor, before: Tensor) -> Tensor:
     """What a step did, in double precision: the difference itself must not round."""
-    return after.detach().cpu().double() - before.cpu().double()
+    wide = torch.promote_types(after.dtype, torch.float64)
+    return after.detach().cpu().to(wide) - before.cpu().to(wide)
 
 
 class OptimizerState(NamedTuple):
@@ -626,6 +628,7 @@ class Flow(TorchDispatchMode):
         self.steps: list[Step] = []
         self.casts_up = False
         self.count = 0
+        self.library = False  # inside a function of torch's that took half precision: its own casts are no choice of the program
         self.known: dict[int, tuple[int, bool, Tensor]] = {}  # id -> (number, rounded, the tensor: held so that its id stays its own)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -650,13 +653,13 @@ class Flow(TorchDispatchMode):
     def _made(self, name: str, reads: list[Read], read: list[Tensor], part: Tensor) -> None:
         half = part.dtype in _HALVES
         if name in _CASTS and read:
-            self.casts_up |= read[0].dtype in _HALVES and not half
+            self.casts_up |= read[0].dtype in _HALVES and not half and not self.library
             self.known[id(part)] = (reads[0][0], reads[0][1] or half, part)
         elif name in _MOVEMENTS and len(reads) == 1:
             self.known[id(part)] = (*reads[0], part)
         else:
             self.count += 1
-            rounded = half or (name in _MOVEMENTS and any(rounded for _, rounded in reads))
+            rounded = half or self.library or (name in _MOVEMENTS and any(rounded for _, rounded in reads))
             self.known[id(part)] = (self.count, rounded, part)
             wide = part.detach().double()
             statistics = tuple(s.item() for s in (wide.mean(), wide.abs().mean(), wide.square().mean(), (wide * wide * wide).mean()))
@@ -670,9 +673,30 @@ class Flow(TorchDispatchMode):
         return self.known[id(tensor)][:2]
 
 
+class Calls(TorchFunctionMode):
+    """Tells a flow when the program is inside a function of torch's that was called on half precision, a cast apart."""
+
+    CASTS = frozenset({"to", "float", "double", "type", "type_as", "half", "bfloat16"})
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name, before = getattr(func, "__name__", ""), self.flow.library
+        given = torch.utils._pytree.tree_leaves((args, kwargs))
+        half = any(isinstance(value, Tensor) and value.dtype in _HALVES for value in given)
+        self.flow.library = before or (half and name not in self.CASTS and kwargs.get("dtype") is None)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.flow.library = before
+
+
 def flow(side: Ready, job: Job, half: str, opened: Sequence[bool] | None = None) -> Flow:
     """The operations of one forward run; `opened` says which fused operations to look into, as an earlier run did."""
     _reset(side, unmoved)
-    with Flow(getattr(torch, half), opened) as seen:
+    with Flow(getattr(torch, half), opened) as seen, Calls(seen):
         _forward(side, job, side.inputs)
     return seen
