@@ -42,5 +42,5 @@ $(READY): pyproject.toml requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "$(PYTHON) is Python %d.%d and pytest-dlparity needs 3.11 or newer: say which one to use, as in `make $(or $(MAKECMDGOALS),test) PYTHON=python3.12`." % v[:2] or 0)'
 	@echo "Setting up .venv: a minute or two, once."
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt --editable '.[dev]'
+	$(PY) -m pip install -qq --disable-pip-version-check --constraint requirements/constraints.txt --editable '.[dev]'
 	@touch $@
