@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
-SOURCES := pytest_dlparity tests $(wildcard examples)
+SOURCES := pytest_dlparity tests examples benchmarks
 
 # one thread each: torch's barriers collapse when two test processes share the cores
 export OMP_NUM_THREADS := 1
