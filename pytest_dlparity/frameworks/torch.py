@@ -140,7 +140,7 @@ def available(device: str) -> str:
     try:
         torch.empty(1, device=device)
     except Exception as error:  # noqa: BLE001  every kind of absence: no build, no driver, no such name
-        return f"torch has no device {device!r} here ({_first_line(error)})"
+        return f"torch has no device {device!r} here ({_first_line(error).split('. ')[0]})"  # torch goes on with a page of backends
     return ""
 
 
