@@ -196,7 +196,7 @@ def _compared_in_float64(name: str, cell: Cell, reference: Reference, format: Fo
     limit = RMS * noise.rms(name) * _to_double(format)
     if gap.rms <= limit:
         return _same_mathematics(name, cell, gap, limit, noise.rms(name) * _to_double(format))
-    return _beyond_float64(name, cell, t, j, gap, reference)
+    return _beyond_float64(name, cell, t, j, gap, reference, format)
 
 
 def _to_double(format: Format) -> float:
@@ -211,14 +211,15 @@ def _same_mathematics(
     return Verdict(name, "agree", cell, error=gap.rms, noise=noise, limit=limit, power=power, note=note, detail=detail)
 
 
-def _beyond_float64(name: str, cell: Cell, t: np.ndarray, j: np.ndarray, gap: Distance, reference: Reference) -> Verdict:
+def _beyond_float64(name: str, cell: Cell, t: np.ndarray, j: np.ndarray, gap: Distance, reference: Reference, format: Format) -> Verdict:
     """The float64 runs differ by more than their inputs' rounding: rounding inside, a less accurate function, a cast, or other mathematics."""
     narrow = reference.casts()
     shared = _shared_casts(narrow)
     limit = 0.0
     if gap.rms <= (GROSS_WITH_CASTS if shared else GROSS) * reference.largest:  # else no rounding inside can explain it: do not measure
-        for inside in reference.insides(tolerance.PROBE):
-            limit = RMS * inside.rms(name) * _to_double(tolerance.PROBE)
+        quick = format if format.name == "float32" else tolerance.PROBE  # as linear as the probe, and measured for the cell anyway
+        for inside in reference.insides(tolerance.PROBE, first=quick):
+            limit = RMS * inside.rms(name) * _to_double(inside.format)
             if gap.rms <= limit:
                 return _same_mathematics(name, cell, gap, limit, limit / RMS, "rounding inside")
         for dtype, side, line in shared:
@@ -423,9 +424,8 @@ def _drifting(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Re
 
 
 def _error(found: np.ndarray, truth: np.ndarray, noise: Noise, name: str) -> Distance:
-    plain = distance.between(found, truth)
-    worst = distance.between(found, truth, noise.elements[name], FLOOR * noise.rms(name))
-    return replace(plain, worst=worst.worst, where=worst.where)
+    """A side's distance from the reference; its worst element is the one farthest out of its own noise."""
+    return distance.between(found, truth, noise.elements[name], FLOOR * noise.rms(name))
 
 
 def _explained(error: Distance, noise: Noise, name: str) -> bool:

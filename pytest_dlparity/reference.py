@@ -36,9 +36,13 @@ class Noise:
     flips: Arrays  # non-floating leaves: which elements change under rounding
     still: frozenset[str]  # leaves that no perturbation moved at all
 
+    known: dict[str, float] = field(default_factory=dict)
+
     def rms(self, name: str) -> float:
-        found = self.elements.get(name)
-        return 0.0 if found is None or not found.size else float(np.sqrt(np.mean(np.square(np.abs(found)))))
+        if name not in self.known:
+            found = self.elements.get(name)
+            self.known[name] = 0.0 if found is None or not found.size else float(np.linalg.norm(found.reshape(-1)) / np.sqrt(found.size))
+        return self.known[name]
 
 
 @dataclass
@@ -68,9 +72,9 @@ class Reference:
             self._noises[key] = _measured(self, format, of, accumulated, runs)
         return self._noises[key]
 
-    def insides(self, format: Format, accumulated: bool = False) -> Iterator[Noise]:
-        """Noise of the operations inside: first a few runs of torch, which often explain enough; then all of both sides."""
-        yield self.noise(format, "torch", accumulated, FEW)
+    def insides(self, format: Format, accumulated: bool = False, first: Format | None = None) -> Iterator[Noise]:
+        """Noise of the operations inside: first a few runs of torch (in the format `first`), which often explain enough; then all of both sides."""
+        yield self.noise(first or format, "torch", accumulated, FEW)
         yield self.inside(format, accumulated)
 
     def inside(self, format: Format, accumulated: bool = False) -> Noise:
