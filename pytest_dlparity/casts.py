@@ -32,7 +32,8 @@ class Finding(NamedTuple):
 
 def finding(prep: Prepared, dtype: str) -> Finding | None:
     """The first value that torch uses unrounded, because it casts up itself, and that jax rounds to half precision before use."""
-    torch, jax = run.torch_flow(prep, dtype), run.jax_flow(prep, dtype)
+    torch = run.torch_flow(prep, dtype)
+    jax = run.jax_flow(prep, dtype) if torch else None  # jax's takes a compilation
     if not torch or not jax:
         return None
     table = np.array([value.statistics for value in jax])

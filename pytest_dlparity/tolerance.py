@@ -76,8 +76,10 @@ def grid(dtypes: Sequence[str]) -> tuple[Format, ...]:
 def on_grid(array: np.ndarray, formats: tuple[Format, ...]) -> np.ndarray:
     """The values of a floating or complex array rounded to formats one after the other, held in double precision; others as they are.
 
-    >>> on_grid(np.array([0.1]), (FORMATS["bfloat16"],)).item()
-    0.10009765625
+    Rounded towards zero, so that numbers of [0, 1) stay below 1 and no draw leaves the domain of the function it is for.
+
+    >>> on_grid(np.array([0.1, 0.999]), (FORMATS["bfloat16"],)).tolist()
+    [0.099609375, 0.99609375]
     >>> on_grid(np.array([3]), (FORMATS["bfloat16"],))
     array([3])
     """
@@ -87,7 +89,9 @@ def on_grid(array: np.ndarray, formats: tuple[Format, ...]) -> np.ndarray:
         return array
     for format in formats:
         with np.errstate(over="ignore"):
-            array = array.astype(format.scalar)
+            narrow: np.ndarray = array.astype(format.scalar)
+            grown = np.isfinite(narrow) & (np.abs(narrow.astype(np.float64)) > np.abs(array))
+            array = np.where(grown, np.nextafter(narrow, np.zeros_like(narrow)), narrow)
     return array.astype(np.float64)
 
 
