@@ -18,7 +18,7 @@ import numpy as np
 from pytest_dlparity import run
 from pytest_dlparity.run import Prepared
 
-SAME = 1e-9  # relative distance of the statistics of one value in two float64 runs (shared facts: correct pairs differ by 5e-14 at most)
+SAME = 1e-9  # relative distance of the statistics of one value in two float64 runs (correct pairs were seen to differ by 5e-14 at most)
 MOVES = 0.15  # of one roundoff of the leaf's scale: below it the two sides differ by what the order of summation flips
 
 

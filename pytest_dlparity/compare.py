@@ -356,12 +356,8 @@ def _measured(name: str, cell: Cell, torch: Outcome, jax: Outcome, reference: Re
 def _steps_before(name: str, reference: Reference) -> bool:
     """Whether a leaf comes after earlier steps of a training trajectory, where one ReLU that rounding switches moves all that follow."""
     family, _, rest = name.partition(".")
-    return (
-        reference.prep.job.kind == "model"
-        and family in ("update", "loss")
-        and rest.partition(".")[0].isdecimal()
-        and not rest.startswith("1.")
-    )
+    step = rest.partition(".")[0]
+    return reference.prep.job.kind == "model" and family in ("update", "loss") and step.isdecimal() and int(step) > 1
 
 
 def _wider(format: Format) -> Format:

@@ -431,8 +431,8 @@ def _split(names: str) -> list[str]:
 class _Workers:
     """xdist: each worker gets its share of the cores before it imports anything, and a timing item runs alone on its host."""
 
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
-        if _is_worker(session.config) and _setting(session.config, "speed"):
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if _is_worker(session.config) and any(item.get_closest_marker("dlparity_speed") for item in session.items):
             session.config.stash[LOCK] = lock.opened(session.config.workerinput["testrunuid"])  # type: ignore[attr-defined]  # xdist adds it
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -19,7 +19,7 @@ from pytest_dlparity import casts, draws, param_map, run, tolerance
 from pytest_dlparity.casts import Finding
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.run import Arrays, Outcome, Prepared
-from pytest_dlparity.tolerance import FORMATS, Format
+from pytest_dlparity.tolerance import Format
 
 RUNS = 8  # an rms of 8 draws is within a factor 2 of the true one in at least 19 of 20 cases (chi-square with 8 degrees of freedom)
 FEW = 3  # over long trajectories, and for a first look: where a leaf has many elements these average where the runs do not
@@ -280,7 +280,3 @@ def _casts(made: Reference) -> tuple[dict[str, str], dict[str, str]]:
         run.torch_outcome(made.prep, made._ready, "cpu", "float64")
     traced = [trace for key, value in made.prep.compiled.items() if key[2:] == ("float64", True) for trace in value.traces.values()]
     return watching.seen, jax_side.narrow_casts(traced)
-
-
-def float64() -> Format:
-    return FORMATS["float64"]
