@@ -16,25 +16,31 @@ if TYPE_CHECKING:
     from pytest_dlparity.report import Report
     from pytest_dlparity.spec import Spec, layer, loss, model, optimizer, vmap
     from pytest_dlparity.tolerance import Tolerance
+    from pytest_dlparity.weights import Mapping, carry, load_mapping, mapping, save_mapping
 
 __version__ = "0.1.0"
 __all__ = [
     "Device",
     "Draw",
+    "Mapping",
     "ParityError",
     "Report",
     "Spec",
     "SpecError",
     "Tolerance",
     "booleans",
+    "carry",
     "check",
     "fixed",
     "integers",
     "layer",
+    "load_mapping",
     "loss",
+    "mapping",
     "model",
     "normal",
     "optimizer",
+    "save_mapping",
     "uniform",
     "vmap",
 ]
@@ -46,6 +52,7 @@ _HOMES = {
     "report": ("Report",),
     "spec": ("Spec", "layer", "loss", "model", "optimizer", "vmap"),
     "tolerance": ("Tolerance",),
+    "weights": ("Mapping", "carry", "load_mapping", "mapping", "save_mapping"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from pytest_dlparity import matrix, tolerance
+from pytest_dlparity import explain, matrix, tolerance
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.matrix import Cell, Device
 from pytest_dlparity.tolerance import Tolerances
@@ -24,6 +24,7 @@ class Asked:
     tolerance: Tolerances = "auto"
     strict: bool = False
     speed: bool = False
+    localize: str = "auto"
     spec: Any = None  # of a marker: a spec, or a function that makes one
 
     def cells(self, table: Mapping[str, Device]) -> tuple[Cell, ...]:
@@ -45,7 +46,7 @@ def merged(base: Asked, markers: Sequence[tuple[tuple[Any, ...], Mapping[str, An
         SpecError: a marker has an argument that means nothing.
 
     >>> merged(Asked(), [((), {"dtypes": ["bfloat16"]}), ((), {"dtypes": ["float16"], "seed": 3})])
-    Asked(devices='auto', dtypes=['bfloat16'], modes='eager', seed=3, tolerance='auto', strict=False, speed=False, spec=None)
+    Asked(devices='auto', dtypes=['bfloat16'], modes='eager', seed=3, tolerance='auto', strict=False, speed=False, localize='auto', spec=None)
     >>> merged(Asked(), [((), {"dtype": "float16"})])
     Traceback (most recent call last):
     pytest_dlparity.errors.SpecError: the dlparity marker has no argument 'dtype'. Write dtypes=.
@@ -79,4 +80,5 @@ def validated(asked: Asked) -> Asked:
         raise SpecError(
             f"the dlparity marker got {asked.spec!r}. Give a spec, or a function that makes one: @pytest.mark.dlparity(spec=gelu)."
         )
+    explain.validated(asked.localize)
     return replace(asked, tolerance=tolerance.validated(asked.tolerance))

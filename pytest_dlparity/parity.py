@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_dlparity import compare, matrix, report, run, tolerance
+from pytest_dlparity import compare, explain, matrix, report, run, tolerance
 from pytest_dlparity.compare import Verdict
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.matrix import Cell, Device
@@ -31,6 +31,7 @@ def check(
     seed: int = 0,
     tolerance: Tolerances = "auto",
     strict: bool = False,
+    localize: str = "off",
     table: Mapping[str, Device] | None = None,
 ) -> Report:
     """Runs a spec in PyTorch and in JAX in every cell and says of each leaf whether the two sides agree.
@@ -42,6 +43,7 @@ def check(
         seed: of every draw.
         tolerance: "auto" measures what rounding explains; the spec's own tolerance goes first.
         strict: an inconclusive leaf is a failure.
+        localize: "auto" also says where the two sides part and why, after a failure in float64; "always" also where they agree.
         table: devices besides matrix.devices().
 
     Raises:
@@ -49,6 +51,7 @@ def check(
         Whatever the user's own code raises.
     """
     _is_spec(spec)
+    explain.validated(localize)
     known = {**matrix.devices(), **(table or {})}
     cells = matrix.cells(devices, dtypes, modes, known)
     for cell in cells:
@@ -56,7 +59,8 @@ def check(
             raise SpecError(f'{cell.device} was asked for, but {absent}. Leave it out, or write devices="auto".')
     ready = begun(spec, seed, [cell.dtype for cell in cells])
     again = f"dlp.check(spec, devices={_names(c.device for c in cells)}, dtypes={_names(c.dtype for c in cells)}, seed={seed})"
-    return merged([in_cell(ready, cell, known[cell.device], tolerance, strict, again) for cell in cells])
+    reports = [in_cell(ready, cell, known[cell.device], tolerance, strict, again) for cell in cells]
+    return explain.explained(merged(reports), ready.reference, localize)
 
 
 def _is_spec(spec: Any) -> None:
@@ -191,6 +195,8 @@ def _remarks(ready: Begun, cell: Cell, device: Device) -> tuple[str, ...]:
     said = [device.note, report.judged_by(cell, ready.prep.spec.precision, "tpu" if device.jax.startswith("tpu") else device.torch)]
     if ready.reference.random:
         said.append("the torch side drew random numbers (dropout in train mode?): give train=False, or draw them with dlp and pass them in")
+    if ready.prep.shared is not None:
+        said.append(str(ready.prep.shared))
     if ready.prep.fixed:
         said.append(f"torch has no gradient of {', '.join(sorted(ready.prep.fixed))}, so neither side's vjp has a cotangent there")
     if ready.reference.problem:

@@ -5,6 +5,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -40,6 +41,7 @@ _SETTINGS = (
     ("seed", "N", "Seed of every draw"),
     ("tolerance", "SPEC", "auto (measured), conventional, or rtol=1e-3,atol=1e-5"),
     ("require", "NAMES", "Devices on which at least one spec must have run, or the run fails"),
+    ("localize", "WHEN", "Say where the two sides part, and why: auto (after a failure in float64), always or off"),
     ("report", "WHAT", "Table at the end: failures, all or none"),
     ("json", "PATH", "Write every verdict with its numbers to this file"),
 )
@@ -54,6 +56,7 @@ _DEFAULTS = {
     "seed": "0",
     "tolerance": "auto",
     "require": "",
+    "localize": "auto",
     "report": "failures",
     "json": "",
 }
@@ -87,7 +90,7 @@ def _setting(config: pytest.Config, name: str) -> Any:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "dlparity(spec=None, devices, dtypes, modes, seed, tolerance, strict, speed): run the spec in PyTorch and in JAX and compare; "
+        "dlparity(spec=None, devices, dtypes, modes, seed, tolerance, strict, speed, localize): run the spec in PyTorch and in JAX and compare; "
         "settings of module, class and function merge, the nearest wins.",
     )
     config.addinivalue_line("markers", "dlparity_speed: a timing item of --dlparity-speed.")
@@ -125,7 +128,7 @@ def _base(config: pytest.Config) -> Asked:
         from pytest_dlparity import asked
         from pytest_dlparity.errors import SpecError
 
-        given = {name: _setting(config, name) for name in ("devices", "dtypes", "modes", "tolerance", "strict", "speed")}
+        given = {name: _setting(config, name) for name in ("devices", "dtypes", "modes", "tolerance", "strict", "speed", "localize")}
         try:
             config.stash[BASE] = asked.validated(asked.Asked(seed=int(_setting(config, "seed")), **given))
             config.stash[BASE].cells(_table(config))
@@ -137,7 +140,7 @@ def _base(config: pytest.Config) -> Asked:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Options that mean nothing end the run before anything is collected; where none was given, nothing is imported for it."""
-    if any(_setting(session.config, name) != _DEFAULTS[name] for name in ("devices", "dtypes", "modes", "tolerance")):
+    if any(_setting(session.config, name) != _DEFAULTS[name] for name in ("devices", "dtypes", "modes", "tolerance", "localize")):
         _base(session.config)
 
 
@@ -258,7 +261,7 @@ class Parity:
 
     def _run(self, spec: Any) -> Report:
         __tracebackhide__ = True
-        from pytest_dlparity import parity, record
+        from pytest_dlparity import explain, parity, record
 
         config = self._item.config
         asked, cell = self._point.asked, self._point.cell
@@ -267,6 +270,7 @@ class Parity:
         shown, fspath = self._item.nodeid, self._item.originalname
         begun = _begun(config, spec, asked, fspath.removeprefix("test_"))
         report = parity.in_cell(begun, cell, device, asked.tolerance, asked.strict, f'pytest "{shown}"')
+        report = explain.explained(report, begun.reference, asked.localize, _say(config))
         row = record.row(report, shown)
         self._item.stash[ROWS].append(row)
         self._item.user_properties.extend(record.properties(row))
@@ -291,6 +295,19 @@ class Parity:
             if asked.names_devices:
                 pytest.fail(f"{device.name} was asked for by name, but {absent}.", pytrace=False)
             pytest.skip(f"dlparity: device {device.name!r} is not available: {absent}")
+
+
+def _say(config: pytest.Config) -> Callable[[str], None] | None:
+    """How a line reaches the terminal while a test runs; None on a worker, which has none."""
+    terminal, capture = (config.pluginmanager.getplugin(name) for name in ("terminalreporter", "capturemanager"))
+    if terminal is None or _is_worker(config):
+        return None
+
+    def say(text: str) -> None:
+        with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():
+            terminal.write_line(f"\n{text}")
+
+    return say
 
 
 def _begun(config: pytest.Config, spec: Any, asked: Asked, name: str) -> Any:

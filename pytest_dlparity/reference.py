@@ -8,6 +8,7 @@ each element: a stochastic estimate of the condition (Monte Carlo arithmetic: Pa
 from __future__ import annotations
 
 import functools
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,8 @@ class Reference:
     _flows: dict[str, Finding | None] = field(default_factory=dict)
     _moving: dict[str | None, frozenset[str]] = field(default_factory=dict)
     _casts: tuple[dict[str, str], dict[str, str]] | None = None
+    seconds: float = 0.0  # that the float64 run took, compilation included
+    explained: Any = None  # what a failure was found to come from (explain.py)
 
     def noise(self, format: Format, of: str = "inputs", accumulated: bool = False, runs: int = RUNS) -> Noise:
         """Noise of one format; `of` the inputs, or also of every operation inside "torch" or "jax".
@@ -115,6 +118,7 @@ class Reference:
 
 def reference(prep: Prepared) -> Reference:
     """Both sides in float64; where that fails but the user's own precision works, the reason is kept and the verdict says so."""
+    begun = time.perf_counter()
     try:
         ready = run.torch_ready(prep, "cpu", "float64", False)
         torch_outcome = run.torch_outcome(prep, ready, "cpu", "float64", starts=())
@@ -125,7 +129,7 @@ def reference(prep: Prepared) -> Reference:
         raise
     except Exception as error:  # noqa: BLE001  the user's code may raise anything; the cell runs it again and shows what it raises there
         return Reference(prep, Outcome({}), Outcome({}), problem=_said(error))
-    made = Reference(prep, torch_outcome, jax_outcome, random=torch_outcome.drew, _ready=ready)
+    made = Reference(prep, torch_outcome, jax_outcome, random=torch_outcome.drew, _ready=ready, seconds=time.perf_counter() - begun)
     made.states = _changed(prep, made)
     return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pytest_dlparity.compare import STATUSES, Verdict
@@ -27,7 +27,8 @@ class Report:
     again: str = ""
     strict: bool = False
     remarks: tuple[str, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
+    where: Any = None  # a Localization, where one was asked for
+    causes: tuple[Any, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -67,7 +68,7 @@ class Report:
 
     def text(self, every: bool = False) -> str:
         """The message; with `every`, all disagreeing leaves and all that agreed."""
-        return "\n".join([headline(self), *_failures(self, every), *_agreed(self, every), *self.remarks, *_foot(self)])
+        return "\n".join([headline(self), *_explained(self), *_failures(self, every), *_agreed(self, every), *self.remarks, *_foot(self)])
 
 
 def headline(report: Report) -> str:
@@ -262,15 +263,30 @@ def notes(v: Verdict) -> str:
 
 def _failures(report: Report, every: bool) -> list[str]:
     failed = report.failed
+    shown = 1 if report.causes or getattr(report.where, "status", "") == "parts" else SHOWN  # a place says more than a third leaf
     lines = []
-    for v in failed if every else failed[:SHOWN]:
+    for v in failed if every else failed[:shown]:
         at = f" [{v.cell}]" if len(report.cells) > 1 else ""
         said = "" if v is failed[0] else f". {summary(v)}"  # the first line has said it of the worst
         lines.append(f"  {v.name}{at}: {v.status}{said}")
-        lines += [f"    {text}" for text in (numbers(v), place(v), advice(v)) if text]
-    if len(failed) > SHOWN and not every:
-        rest = [v.name for v in failed[SHOWN:]]
+        explained = bool(report.causes) and v.reason == "semantics"
+        lines += [f"    {text}" for text in (numbers(v), place(v), "" if explained else advice(v)) if text]
+    if len(failed) > shown and not every:
+        rest = [v.name for v in failed[shown:]]
         lines.append(f"  and {len(rest)} more: {_some(rest)} (-vv shows all)")
+    return lines
+
+
+def _explained(report: Report) -> list[str]:
+    """Why, and where."""
+    lines = []
+    for cause in report.causes:
+        lines.append(f"  why: {cause.sentence}")
+        if cause.write:
+            lines.append(f"    write: {cause.write}")
+    if report.where is not None:
+        first, *rest = str(report.where).splitlines()
+        lines += [f"  where: {first}", *(f"  {line}" for line in rest)]
     return lines
 
 

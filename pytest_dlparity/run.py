@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pytest_dlparity import draws, flow, param_map, tolerance
+from pytest_dlparity import draws, flow, param_map, proof, sharing, tolerance
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.flow import Value
 from pytest_dlparity.job import Job
-from pytest_dlparity.param_map import Carry, JaxLeaf, TorchLeaf
+from pytest_dlparity.param_map import Carry
+from pytest_dlparity.proof import Sides
+from pytest_dlparity.sharing import Pair, Series, Shared, Stream
 from pytest_dlparity.spec import Spec
 from pytest_dlparity.tolerance import Format
 
@@ -70,9 +72,18 @@ class Prepared:
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     grid: tuple[Format, ...] = ()
+    shared: Shared | None = None  # the random draws of both sides, paired
 
     def paths(self, name: str) -> list[Carry]:
         return [carry for carry in self.carries if carry.torch == name]
+
+    @property
+    def torch_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in {**self.params, **self.buffers}.items()}
+
+    @property
+    def jax_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {path: tuple(np.shape(array)) for path, array in {**self.jax.params, **self.jax.state}.items()}
 
 
 def prepared(spec: Spec, seed: int, dtypes: Sequence[str]) -> Prepared:
@@ -81,7 +92,6 @@ def prepared(spec: Spec, seed: int, dtypes: Sequence[str]) -> Prepared:
     Raises:
         SpecError: something in the spec cannot be run; the message says what to write.
     """
-    torch_side, jax_side = frameworks()
     grid = tolerance.grid(dtypes)
     if spec.kind == "loss" and not spec.inputs:
         raise SpecError(
@@ -89,6 +99,27 @@ def prepared(spec: Spec, seed: int, dtypes: Sequence[str]) -> Prepared:
         )
     if spec.kind == "optimizer":
         return _prepared_optimizer(spec, seed, grid)
+    made = sides(spec, seed, grid)
+    torch_program, jax_program, job, params, buffers, inputs, _ = made
+    carries = _carries(spec, made)
+    floating = [n for n, a in {**inputs, **params}.items() if tolerance.is_inexact(a) and n not in torch_program.frozen]
+    wrt = floating if spec.wrt is None else _checked_wrt(spec.wrt, {**inputs, **params})
+    trained = tuple(n for n in params if n in floating) if spec.steps else ()
+    batches = [_batch(batch, list(inputs), grid) for batch in spec.batches] or [inputs]
+    prep = Prepared(
+        spec, seed, job._replace(wrt=tuple(wrt), trained=trained), torch_program, jax_program, carries, params, buffers, inputs, batches, trained,
+        grid=grid,
+    )  # fmt: skip
+    return _with_shared_draws(prep) if spec.shared_randomness else prep
+
+
+def sides(spec: Spec, seed: int, grid: tuple[Format, ...]) -> Sides:
+    """Both sides taken apart, with torch's numbers and the drawn inputs.
+
+    Raises:
+        SpecError: a side is none of the kinds that are known, or does not take these inputs.
+    """
+    torch_side, jax_side = frameworks()
     inputs = _drawn(spec.inputs, seed, grid)
     own = _drawn(spec.params or {}, seed, grid)
     with torch_side.settings("float32", "default"):
@@ -99,16 +130,10 @@ def prepared(spec: Spec, seed: int, dtypes: Sequence[str]) -> Prepared:
     args = jax_side.arrays({n: inputs[n] for n in job.consumed}, "float32")
     positional, keywords = ((), args) if job.keywords else (tuple(args.values()), {})
     with jax_side.settings("float32", spec.precision):
-        jax_program = jax_side.program(spec.jax, own, spec.params_tree, {**params, **buffers}, positional, keywords, spec.train)
-    carries = _carries(spec, torch_program, jax_program, params, buffers)
-    floating = [n for n, a in {**inputs, **params}.items() if tolerance.is_inexact(a) and n not in torch_program.frozen]
-    wrt = floating if spec.wrt is None else _checked_wrt(spec.wrt, {**inputs, **params})
-    trained = tuple(n for n in params if n in floating) if spec.steps else ()
-    batches = [_batch(batch, list(inputs), grid) for batch in spec.batches] or [inputs]
-    return Prepared(
-        spec, seed, job._replace(wrt=tuple(wrt), trained=trained), torch_program, jax_program, carries, params, buffers, inputs, batches, trained,
-        grid=grid,
-    )  # fmt: skip
+        jax_program = jax_side.program(
+            spec.jax, own, spec.params_tree, {**params, **buffers}, positional, keywords, spec.train, spec.shared_randomness
+        )
+    return Sides(torch_program, jax_program, job, params, buffers, inputs, spec.precision)
 
 
 def _prepared_optimizer(spec: Spec, seed: int, grid: tuple[Format, ...]) -> Prepared:
@@ -187,25 +212,25 @@ def _checked_wrt(wrt: Sequence[str], known: Mapping[str, np.ndarray]) -> list[st
     return list(wrt)
 
 
-def _carries(spec: Spec, torch_program: Any, jax_program: Any, params: Arrays, buffers: Arrays) -> tuple[Carry, ...]:
-    if jax_program.library == "function":
+def _carries(spec: Spec, sides: Sides) -> tuple[Carry, ...]:
+    if sides.jax.library == "function":
         if spec.param_map:
             raise SpecError(
                 "param_map is given, but the jax side is a function: it gets torch's parameters by their torch names. Leave param_map out, "
                 "or give a module as the jax side."
             )
-        if spec.params_tree is None and torch_program.module is None and (params or buffers):
+        if spec.params_tree is None and sides.torch.module is None and (sides.params or sides.buffers):
             raise SpecError("the torch side has parameters that the jax side cannot get.")
-        return tuple(Carry(name, name, how="name") for name in {**params, **buffers})
-    if torch_program.module is None and jax_program.params:
+        return tuple(Carry(name, name, how="name") for name in {**sides.params, **sides.buffers})
+    if sides.torch.module is None and sides.jax.params:
         raise SpecError(
-            f"the jax side is a {jax_program.library} module with parameters and the torch side a function, so nothing would share them. "
+            f"the jax side is a {sides.jax.library} module with parameters and the torch side a function, so nothing would share them. "
             "Give an nn.Module as the torch side, or functions of `params` on both."
         )
-    torch_leaves = [TorchLeaf(n, a.shape, torch_program.layers.get(n, ""), n in buffers) for n, a in {**params, **buffers}.items()]
-    jax_leaves = [JaxLeaf(p, tuple(np.shape(a)), jax_program.layers.get(p, "")) for p, a in jax_program.params.items()]
-    jax_leaves += [JaxLeaf(p, tuple(np.shape(a)), jax_program.layers.get(p, ""), True) for p, a in jax_program.state.items()]
-    return param_map.carries(torch_leaves, jax_leaves, spec.param_map)
+    try:
+        return param_map.carries(sides.torch_leaves, sides.jax_leaves, spec.param_map)
+    except param_map.Doubt as doubt:
+        return proof.carries(sides, spec.param_map, doubt)
 
 
 # ---------------------------------------------------------------- the torch side
@@ -213,8 +238,18 @@ def _carries(spec: Spec, torch_program: Any, jax_program: Any, params: Arrays, b
 
 def torch_ready(prep: Prepared, device: str, dtype: str, compiled: bool) -> Any:
     torch_side, _ = frameworks()
+    if compiled and prep.shared is not None:
+        raise SpecError(
+            "shared_randomness=True cannot run in the mode compiled: torch.compile draws inside its own kernels. Leave compiled out of the modes."
+        )
     with torch_side.settings(dtype, prep.spec.precision):
-        return torch_side.ready(prep.torch, prep.job, prep.params, prep.buffers, prep.inputs, device, dtype, compiled)
+        made = torch_side.ready(prep.torch, prep.job, prep.params, prep.buffers, prep.inputs, device, dtype, compiled)
+    if prep.shared is None:
+        return made
+    from pytest_dlparity.frameworks import torch_sharing
+
+    stream = Stream(prep.seed, prep.grid, max(1, prep.job.steps), prep.shared)
+    return replace(made, draws=torch_sharing.Draws(stream, made.call, device))
 
 
 def torch_outcome(prep: Prepared, ready: Any, device: str, dtype: str, nudge: Any = None, starts: Any = ()) -> Outcome:
@@ -223,8 +258,8 @@ def torch_outcome(prep: Prepared, ready: Any, device: str, dtype: str, nudge: An
     with torch_side.settings(dtype, prep.spec.precision):
         before = torch_side.random_state()
         result, begun = _torch_run(prep, ready, device, dtype, nudge or torch_side.unmoved, starts)
-        found = {name: torch_side.to_numpy(tensor) for name, tensor in result.leaves.items()}
-        return Outcome(found, result.fixed, begun, torch_side.has_drawn(before))
+        found = _added(prep, {name: torch_side.to_numpy(tensor) for name, tensor in result.leaves.items()})
+        return Outcome(found, result.fixed, begun, ready.draws is None and torch_side.has_drawn(before))
 
 
 def torch_nudged(prep: Prepared, ready: Any, dtype: str, roundoff: float, seed: int, starts: Any, everywhere: bool) -> Arrays:
@@ -260,10 +295,14 @@ def jax_outcome(prep: Prepared, platform: str, dtype: str, jit: bool, starts: An
             return _jax_optimizer(prep, Functions(prep, platform, dtype, jit, roundoff), dtype, starts)
         params, state = jax_start(prep, dtype)
         if prep.job.steps:
-            return _jax_trajectory(prep, Functions(prep, platform, dtype, jit, roundoff), dtype, params, state)
-        run = Functions(prep, platform, dtype, jit, roundoff)("evaluate")
-        result = run(params, state, jax_side.arrays(prep.inputs, dtype), jax_side.arrays(cotangents(prep), dtype))
-        return Outcome(_named(prep, result))
+            found = _jax_trajectory(prep, Functions(prep, platform, dtype, jit, roundoff), dtype, params, state)
+        else:
+            run = Functions(prep, platform, dtype, jit, roundoff)("evaluate")
+            result = run(params, state, jax_side.arrays(prep.inputs, dtype), jax_side.arrays(cotangents(prep), dtype))
+            found = Outcome(_named(prep, result))
+        if prep.shared is not None:
+            _nothing_left(prep)
+        return found
 
 
 def cotangents(prep: Prepared) -> Arrays:
@@ -274,7 +313,7 @@ def cotangents(prep: Prepared) -> Arrays:
 def jax_start(prep: Prepared, dtype: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Torch's numbers in jax's layout, by jax path; what torch has no counterpart of keeps the module's own values."""
     _, jax_side = frameworks()
-    given = {carry.jax: param_map.to_jax(carry, {**prep.params, **prep.buffers}[carry.torch]) for carry in prep.carries}
+    given = param_map.jax_arrays(prep.carries, {**prep.params, **prep.buffers}, prep.jax_shapes)
     return tuple(
         jax_side.arrays({path: given.get(path, value) for path, value in part.items()}, dtype) for part in (prep.jax.params, prep.jax.state)
     )
@@ -315,7 +354,7 @@ class Functions(NamedTuple):
 
 
 def _jax_paths(prep: Prepared, names: Sequence[str]) -> list[str]:
-    return [carry.jax for name in names for carry in prep.paths(name)]
+    return list(dict.fromkeys(carry.jax for name in names for carry in prep.paths(name)))
 
 
 def _optimizer(prep: Prepared) -> Any:
@@ -330,22 +369,24 @@ def _named(prep: Prepared, result: Any) -> Arrays:
     _, jax_side = frameworks()
     found = {name: jax_side.to_numpy(value) for name, value in result.leaves.items()}
     found |= {f"grad.{name}": jax_side.to_numpy(value) for name, value in result.inputs.items() if name in prep.job.wrt}
-    found |= {f"grad.{n}": a for n, a in _carried_back(prep, result.params).items() if n in prep.job.wrt}
-    return found | {f"state.{name}": array for name, array in _carried_back(prep, result.state).items()}
+    params, state = ({path: jax_side.to_numpy(value) for path, value in part.items()} for part in (result.params, result.state))
+    grads = param_map.torch_gradients(prep.carries, params, prep.torch_shapes)
+    found |= {f"grad.{name}": array for name, array in grads.items() if name in prep.job.wrt}
+    return found | {f"state.{name}": array for name, array in param_map.torch_values(prep.carries, state, prep.torch_shapes).items()}
 
 
-def _carried_back(prep: Prepared, by_path: Mapping[str, Any]) -> Arrays:
-    """Values by jax path as values by torch name; what two jax leaves share is summed, as a gradient is."""
+def jax_gradients(prep: Prepared) -> list[Arrays]:
+    """The gradients of each step of jax's float64 trajectory, under torch's names."""
     _, jax_side = frameworks()
-    back: Arrays = {}
-    for carry in prep.carries:
-        if carry.jax in by_path:
-            value = param_map.to_torch(carry, jax_side.to_numpy(by_path[carry.jax]))
-            back[carry.torch] = back[carry.torch] + value if carry.torch in back else value
-    return back
+    seen: list[Arrays] = []
+    with jax_side.settings("float64", prep.spec.precision, "cpu"):
+        _jax_trajectory(prep, Functions(prep, "cpu", "float64", True), "float64", *jax_start(prep, "float64"), seen)
+    return seen
 
 
-def _jax_trajectory(prep: Prepared, functions: Functions, dtype: str, params: Any, state: Any) -> Outcome:
+def _jax_trajectory(
+    prep: Prepared, functions: Functions, dtype: str, params: Any, state: Any, gradients: list[Arrays] | None = None
+) -> Outcome:
     _, jax_side = frameworks()
     step = functions("train")
     paths = _jax_paths(prep, prep.job.trained)
@@ -353,10 +394,15 @@ def _jax_trajectory(prep: Prepared, functions: Functions, dtype: str, params: An
     found: Arrays = {}
     for index in range(prep.job.steps):
         inputs = jax_side.arrays(prep.batches[index % len(prep.batches)], dtype)
+        if prep.shared is not None:
+            inputs |= jax_side.named_numbers(prep.shared.for_jax(index))
         result, after, held = step(np.int32(index), params, state, held, inputs)
         if index == 0:
             found |= _named(prep, result)
         found[f"loss.{index + 1}"] = jax_side.to_numpy(result.leaves["loss"])
+        if gradients is not None:
+            by_path = {path: jax_side.to_numpy(value) for path, value in result.params.items()}
+            gradients.append(param_map.torch_gradients(prep.carries, by_path, prep.torch_shapes))
         moved = {path: _difference(jax_side.to_numpy(after[path]), jax_side.to_numpy(params[path])) for path in paths}
         found |= {f"update.{index + 1}.{name}": array for name, array in _updates(prep, moved).items()}
         params, state = after, {**state, **result.state}
@@ -372,9 +418,28 @@ def _difference(after: np.ndarray, before: np.ndarray) -> np.ndarray:
 
 def _updates(prep: Prepared, by_path: Arrays) -> Arrays:
     """Updates under torch's names. Two jax leaves of one torch parameter must move alike; the first speaks for both."""
-    return {
-        name: param_map.to_torch(prep.paths(name)[0], by_path[prep.paths(name)[0].jax]) for name in prep.job.trained if prep.paths(name)
-    }
+    moved = param_map.torch_values(prep.carries, by_path, prep.torch_shapes)
+    return {name: moved[name] for name in prep.job.trained if not all(carry.is_added for carry in prep.paths(name))}
+
+
+def _added(prep: Prepared, found: Arrays) -> Arrays:
+    """Torch's leaves with the updates of parameters that jax keeps as one sum added up: how much of it each had, the sum does not tell."""
+    if not any(carry.is_added for carry in prep.carries):
+        return found
+    made: Arrays = {}
+    for step, updates in _by_step(found).items():
+        moved = param_map.summed(prep.carries, prep.torch_shapes, prep.jax_shapes, updates)
+        made |= {f"{step}{name}": array for name, array in (moved if step else updates).items()}
+    return made
+
+
+def _by_step(found: Arrays) -> dict[str, Arrays]:
+    """Leaves by the step of an update ("update.3."), and the others ("") as they are."""
+    steps: dict[str, Arrays] = {}
+    for leaf, array in found.items():
+        step = ".".join(leaf.split(".", 2)[:2]) + "." if leaf.startswith("update.") else ""
+        steps.setdefault(step, {})[leaf.removeprefix(step)] = array
+    return steps
 
 
 def _jax_optimizer(prep: Prepared, functions: Functions, dtype: str, starts: Any) -> Outcome:
@@ -392,6 +457,62 @@ def _jax_optimizer(prep: Prepared, functions: Functions, dtype: str, starts: Any
             found[f"update.{index + 1}.{name}"] = _difference(jax_side.to_numpy(after[name]), jax_side.to_numpy(params[name]))
         params = after
     return Outcome(found, starts=begun)
+
+
+# ---------------------------------------------------------------- shared randomness
+
+
+def _with_shared_draws(prep: Prepared) -> Prepared:
+    """The spec with its random draws paired, as one forward pass in float64 shows them; in float32 where a side does not run in float64."""
+    try:
+        return _paired(prep, "float64")
+    except SpecError:
+        raise
+    except Exception:  # noqa: BLE001  the user's code may raise anything; if it raises in float32 too, that is what is seen
+        return _paired(prep, "float32")
+
+
+def _paired(prep: Prepared, dtype: str) -> Prepared:
+    """The same. Where draws can be laid out in several ways, each is tried until the outputs agree."""
+    torch_side, jax_side = frameworks()
+    from pytest_dlparity.frameworks import torch_sharing
+
+    with torch_side.settings(dtype, prep.spec.precision):
+        torch, outputs = torch_sharing.drawn(torch_ready(prep, "cpu", dtype, False), prep.job, Stream(prep.seed, prep.grid))
+        truth = {name: torch_side.to_numpy(value) for name, value in outputs.items()}
+    with jax_side.settings(dtype, prep.spec.precision):
+        events = jax_side.drawn(prep.jax, prep.job, *jax_start(prep, dtype), jax_side.arrays(prep.inputs, dtype))
+    jax = Series("jax")
+    happening = tuple(event._replace(number=jax.number(event.drawn, event.keys)) for event in events)
+    ways, gaps = sharing.ways(torch, jax.draws), []
+
+    def taking(way: tuple[Pair, ...], doubt: str = "") -> Prepared:
+        shared = Shared(torch, tuple(jax.draws), way, happening, prep.seed, prep.grid, doubt)
+        return replace(prep, shared=shared, jax=jax_side.with_numbers(prep.jax, shared.for_jax(0)), compiled={})
+
+    for way in ways if len(ways) > 1 else ():
+        tried = replace(taking(way), job=prep.job._replace(wrt=(), steps=0))
+        gaps.append(sharing.gap(truth, jax_outcome(tried, "cpu", dtype, True).leaves))
+        if gaps[-1] < sharing.AGREES:
+            break
+    chosen, doubt = sharing.clear_way(gaps or [0.0], torch, jax.draws, ways[0])
+    return taking(ways[chosen], doubt)
+
+
+def _nothing_left(prep: Prepared) -> None:
+    """Raises SpecError where the jax side draws by itself after all draws of its forward pass were given."""
+    _, jax_side = frameworks()
+    traced = [trace for made in prep.compiled.values() for trace in getattr(made, "traces", {}).values()]
+    if place := jax_side.still_draws(traced):
+        raise SpecError(
+            f"jax draws random numbers {place}, outside the forward pass, in a derivative of its own or in the optimizer, which cannot be shared. "
+            "Take them out, or leave shared_randomness out."
+        )
+
+
+def unshared(prep: Prepared) -> Prepared:
+    """The spec as it runs by itself, every side with its own random numbers: what is to be timed."""
+    return prep if prep.shared is None else replace(prep, shared=None, jax=replace(prep.jax, shared=None), compiled={})
 
 
 # ---------------------------------------------------------------- the flow of precision

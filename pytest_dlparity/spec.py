@@ -37,6 +37,7 @@ class Spec:
     train: bool | None = None
     tolerance: Tolerances | None = None
     precision: str = "highest"
+    shared_randomness: bool = False
     loss: Spec | None = None
     optimizer: Spec | None = None
     steps: int = 0
@@ -88,6 +89,7 @@ def layer(
     wrt: Sequence[str] | None = None,
     param_map: Mapping[str, Any] | None = None,
     train: bool | None = None,
+    shared_randomness: bool = False,
     tolerance: Tolerances | None = None,
     precision: str = "highest",
     name: str | None = None,
@@ -103,6 +105,7 @@ def layer(
         wrt: the inputs and parameters to differentiate; every floating one by default, [] for none.
         param_map: {torch name or pattern: jax path}, or (jax path, einops pattern) or (jax path, pattern, axis sizes).
         train: True or False sets both sides' mode; None leaves each as it is.
+        shared_randomness: True gives both sides the same numbers wherever they draw (dropout, noise), so that they can be compared.
         tolerance: "auto" (measured), "conventional", a Tolerance, or a dict of dtypes to Tolerances.
         precision: "highest" runs float32 products in full float32; "default" runs what the library does by itself.
         name: what messages call it; by default the torch side's name.
@@ -111,7 +114,8 @@ def layer(
         SpecError: an argument means nothing; the message says what to write.
     """
     _known("layer", unknown)
-    return _spec("layer", name, torch, jax, inputs, params, wrt, param_map, train, tolerance, precision)
+    made = _spec("layer", name, torch, jax, inputs, params, wrt, param_map, train, tolerance, precision)
+    return replace(made, shared_randomness=_yes_or_no(shared_randomness))
 
 
 def loss(
@@ -178,6 +182,7 @@ def model(
     wrt: Sequence[str] | None = None,
     param_map: Mapping[str, Any] | None = None,
     train: bool | None = None,
+    shared_randomness: bool = False,
     tolerance: Tolerances | None = None,
     precision: str = "highest",
     name: str | None = None,
@@ -212,7 +217,8 @@ def model(
         inputs = [draws.fixed(array) for array in data[0]]
     made = _spec("model", name, torch, jax, inputs, params, wrt, param_map, train, tolerance, precision)
     count = 0 if optimizer is None else _steps(steps if steps is not None else max(1, len(data)), "model")
-    return replace(made, loss=loss, optimizer=optimizer, steps=count, batches=data)
+    shared = _yes_or_no(shared_randomness)
+    return replace(made, loss=loss, optimizer=optimizer, steps=count, batches=data, shared_randomness=shared)
 
 
 def title(side: Any) -> str:
@@ -333,6 +339,12 @@ def _params(kind: str, params: Any, root: str = "") -> dict[str, Any]:
 
 def _names(params: Mapping[str, Any], root: str = "") -> Any:
     return {k: _names(v, f"{root}{k}.") if isinstance(v, Mapping) else f"{root}{k}" for k, v in params.items()}
+
+
+def _yes_or_no(shared: Any) -> bool:
+    if not isinstance(shared, bool):
+        raise SpecError(f"shared_randomness is {shared!r}. Write True or False.")
+    return shared
 
 
 def _wrt(kind: str, wrt: Any) -> tuple[str, ...]:

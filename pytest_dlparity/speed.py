@@ -23,7 +23,7 @@ def rows(begun: Begun, cell: Cell, device: Device, nodeid: str, report: Report) 
         Whatever a side raises while it is timed.
     """
     torch_side, jax_side = run.frameworks()
-    prep = replace(begun.prep, compiled={})  # compiled anew, so that the first call tells what compiling costs
+    prep = run.unshared(replace(begun.prep, compiled={}))  # compiled anew, so that the first call tells what compiling costs
     found = []
     for what, torch_step, jax_step in parts(prep, cell, device):
         contenders = (

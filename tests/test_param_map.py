@@ -569,7 +569,7 @@ def test_statistics_that_torch_does_not_keep():
     assert pairs(nn.BatchNorm1d(8, track_running_stats=False), jax, {None: ["mean", "var"]}) == {"weight": "scale", "bias": "bias"}
 
 
-FLIPPED = "the kernel of a transposed convolution is flipped in space and no pattern can flip"
+FLIPPED = "the kernel of a transposed convolution is flipped in space, which names do not show"
 
 
 def test_a_transposed_convolution_of_equal_channels():
@@ -594,7 +594,7 @@ def test_a_transposed_convolution_that_is_flipped(jax, path, why):
 
 
 def test_gates_in_one_array():
-    gates = "torch keeps the gates in one array and no pattern can take them apart or reorder them"
+    gates = "torch keeps the gates in one array, and names do not show where each one goes"
     jax = [JaxLeaf("dense_i.kernel", (3, 12), "Linear"), JaxLeaf("dense_h.kernel", (4, 12), "Linear")]
     assert refusal(nn.GRUCell(3, 4, bias=False), jax) == unmatched(
         f'torch "weight_ih" [12, 3] has no counterpart on the jax side: {gates}.',
@@ -606,7 +606,7 @@ def test_gates_in_one_array():
 
 
 def test_two_biases_in_one():
-    biases = "torch has two biases in a layer and no pattern can add them"
+    biases = "torch has two biases in a layer, and names do not show where each one goes"
     assert refusal(nn.LSTMCell(3, 4), leaves("LSTMCell", "", weight_ih=(16, 3), weight_hh=(16, 4), bias=(16,))) == unmatched(
         f'torch "bias_ih" [16] has no counterpart on the jax side: {biases}.',
         f'torch "bias_hh" [16] has no counterpart on the jax side: {biases}.',
@@ -616,7 +616,7 @@ def test_two_biases_in_one():
 
 
 def test_query_key_and_value_in_one_array():
-    fused = "torch keeps query, key and value in one array and no pattern can take them apart"
+    fused = "torch keeps query, key and value in one array, and names do not show where each one goes"
     jax = [leaf for name in ("query", "key", "value", "output") for leaf in leaves("Linear", f"{name}_proj", weight=(8, 8))]
     message = refusal(nn.MultiheadAttention(8, 2, bias=False), jax)
     assert f'torch "in_proj_weight" [24, 8] has no counterpart on the jax side: {fused}.' in message

@@ -137,7 +137,7 @@ ANSWERED: dict[str, tuple[Callable[[], Any], str]] = {
     "an argument of another kind": (
         lambda: dlp.model(**SIDES, inputs=[X], grad={}),
         "dlp.model has no argument 'grad'. Its arguments are torch, jax, inputs, loss, optimizer, steps, batches, params, wrt, param_map, train, "
-        "tolerance, precision, name.",
+        "shared_randomness, tolerance, precision, name.",
     ),
     "a module as optimizer": (
         lambda: dlp.optimizer(3, optax.sgd(0.1)),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -15,9 +17,20 @@ import numpy as np
 from pytest_dlparity import leaves, tolerance
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.flow import Step
-from pytest_dlparity.frameworks import jax_equinox, jax_flow, jax_haiku, jax_linen, jax_nnx, jax_optimizers, jax_rounding, jax_stax
-from pytest_dlparity.frameworks.jax_program import Program, batched, first_example
+from pytest_dlparity.frameworks import (
+    jax_equinox,
+    jax_flow,
+    jax_haiku,
+    jax_linen,
+    jax_nnx,
+    jax_optimizers,
+    jax_rounding,
+    jax_sharing,
+    jax_stax,
+)
+from pytest_dlparity.frameworks.jax_program import Program, batched, first_example, key, open_keys
 from pytest_dlparity.job import Job
+from pytest_dlparity.sharing import Event
 from pytest_dlparity.spec import Vmapped, title
 
 Arrays = dict[str, np.ndarray]
@@ -30,27 +43,35 @@ SLOW_WITHOUT_OPTIMISATION = frozenset(
 
 
 def program(
-    side: Any, own: Arrays, tree: Any, carried: Arrays, args: tuple[Any, ...], kwargs: dict[str, Any], train: bool | None
+    side: Any,
+    own: Arrays,
+    tree: Any,
+    carried: Arrays,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    train: bool | None,
+    keyed: bool = False,
 ) -> Program:
     """The jax side of a spec as pure functions of arrays.
 
     Args:
         own: the spec's `params`, nested as `tree` (None where the spec has none).
         carried: the torch module's parameters and buffers, which a plain function gets as a flat dict.
+        keyed: whether a side that takes a random key and is given none gets one.
 
     Raises:
         SpecError: the side is none of the kinds that are known, or a module comes with `params`.
     """
     if isinstance(side, Vmapped):
-        inner = program(side.side, own, tree, carried, *first_example(args, kwargs), train)
-        return batched(inner, side.axis_name)
+        inner = program(side.side, own, tree, carried, *first_example(args, kwargs), train, keyed)
+        return batched(inner, side.axis_name, keyed)
     for library in LIBRARIES:
         if library.owns(side):
             if tree is not None:
                 raise SpecError(
                     f"the jax side is {title(side)}, which has its own parameters. Leave params out, or give a function as the jax side."
                 )
-            made: Program = library.program(side, args, kwargs, train)
+            made: Program = library.program(side, args, kwargs, train, keyed)
             return made
     if not callable(side):
         raise SpecError(
@@ -59,7 +80,9 @@ def program(
     if (args or kwargs) and _takes_nothing(side):
         with settings("float32", "default"):
             built = side()
-        return program(built, own, tree, carried, args, kwargs, train)
+        return program(built, own, tree, carried, args, kwargs, train, keyed)
+    if keyed:
+        side = _with_keys(side, args if tree is None and not carried else ({}, *args), kwargs)
     if tree is not None:
         floats = {name: array for name, array in own.items() if tolerance.is_inexact(array)}
         rest = {name: array for name, array in own.items() if name not in floats}
@@ -69,6 +92,11 @@ def program(
         rest = {name: array for name, array in carried.items() if name not in floats}
         return Program("function", floats, rest, {}, lambda p, s, a, k: (side(p | s, *a, **k), s))
     return Program("function", {}, {}, {}, lambda p, s, a, k: (side(*a, **k), s))
+
+
+def _with_keys(side: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
+    names = open_keys(side, args, kwargs)
+    return lambda *a, **k: side(*a, **k, **{name: key() for name in names})
 
 
 def _takes_nothing(side: Any) -> bool:
@@ -254,8 +282,18 @@ def _conjugate(grad: Any) -> Any:
     return jnp.conj(grad) if jnp.iscomplexobj(grad) else grad
 
 
-def _forward(made: Program, job: Job, params: Any, state: Any, inputs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+Forward = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+
+
+def _forward(made: Program, job: Job, params: Any, state: Any, inputs: Any) -> Forward:
     """(every output leaf, the roots of differentiation, the state afterwards)."""
+    if made.shared is not None:
+        found: Forward = made.shared(functools.partial(_once, made, job), params, state, inputs)
+        return found
+    return _once(made, job, params, state, inputs)
+
+
+def _once(made: Program, job: Job, params: Any, state: Any, inputs: Any) -> Forward:
     args = () if job.keywords else tuple(inputs[n] for n in job.consumed)
     kwargs = {n: inputs[n] for n in job.consumed} if job.keywords else {}
     output, new = made.apply(params, state, args, kwargs)
@@ -326,6 +364,37 @@ def optimizer_init(optimizer_: Any, cheap: bool, jit: bool) -> Compiled:
 def like(values: Any, example: Any) -> Any:
     """A tree of arrays in the dtypes of another tree: a float64 optimizer state as a cell holds it."""
     return jax.tree.map(lambda value, other: np.asarray(value).astype(np.asarray(other).dtype), values, example)
+
+
+def flat(tree: Any) -> list[Any]:
+    """The arrays of a container, in jax's order."""
+    return list(jax.tree.leaves(tree))
+
+
+def paths(tree: Any) -> list[tuple[int, str]]:
+    """(which part, name) of every array in a tuple of flat dicts, in jax's order."""
+    parts = [(index, part) for index, part in enumerate(tree) if part]
+    return [(index, name) for index, part in parts for name in sorted(part)]
+
+
+def drawn(made: Program, job: Job, params: Any, state: Any, inputs: Any) -> list[Event]:
+    """The random draws of one forward pass."""
+    return jax_sharing.events(functools.partial(_once, made, job), params, state, inputs)
+
+
+def with_numbers(made: Program, numbers: Sequence[np.ndarray]) -> Program:
+    """The program with given numbers for its draws, one array for each equation that draws."""
+    return replace(made, shared=jax_sharing.Given(numbers))
+
+
+def named_numbers(numbers: Sequence[np.ndarray]) -> Arrays:
+    """The numbers of another training step as inputs of that step."""
+    return {f"{jax_sharing.NUMBERS}{index}": array for index, array in enumerate(numbers)}
+
+
+def still_draws(traces: Sequence[Any]) -> str:
+    """Where traced functions still draw random numbers, "" where they do not."""
+    return next((place for traced in traces if (place := jax_sharing.left(traced.jaxpr.jaxpr))), "")
 
 
 def narrow_casts(traces: Sequence[Any]) -> dict[str, str]:

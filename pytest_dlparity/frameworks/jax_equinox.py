@@ -42,11 +42,12 @@ def owns(side: Any) -> bool:
     return isinstance(side, eqx.Module) and not (hasattr(side, "__wrapped__") and not jax_program.leaves(side))
 
 
-def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -> Program:
+def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None, keyed: bool = False) -> Program:
     """The module as a Program. Arrays that are neither inexact nor in the State (whole numbers, keys, numpy's) are constants.
 
     A module with state takes it as its argument `state`, or last, and returns (output, state).
     train: True or False is eqx.nn.inference_mode on a copy, None leaves the module as it is set.
+    keyed: whether a call with an argument `key` is given one.
 
     Raises:
         SpecError: the module keeps state but comes without it, or, when applied, does not return it.
@@ -58,12 +59,14 @@ def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -
     if train is not None:
         module = eqx.nn.inference_mode(module, value=not train)
     flags = jax_program.train_flags(module, args, kwargs, train, settled=lambda flag: flag in SET_BY_MODE)
+    keys = jax_program.open_keys(module, args, kwargs) if keyed else []
     trained = jax_program.leaves(module, _name, eqx.is_inexact_array)
     naming = _naming(module, set(trained))
     carried = {} if kept is None else jax_program.leaves(kept, naming(kept))
 
     def apply(params: Arrays, state: Arrays, args: Args, kwargs: dict[str, Any]) -> tuple[Any, Arrays]:
         called = jax_program.rebuilt(module, params, _name)
+        kwargs = kwargs | {name: jax_program.key() for name in keys}
         if kept is None:
             return called(*args, **kwargs, **flags), state
         args, kwargs = _with_argument(module, jax_program.rebuilt(kept, state, naming(kept)), args, kwargs)
@@ -77,6 +80,29 @@ def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -
         layers=jax_program.owners([*trained, *carried], _modules(module)),
         apply=apply,
     )
+
+
+def filled(side: Any, values: Arrays, args: Args, kwargs: dict[str, Any], held: Any = None) -> Any:
+    """A new module like the user's with other numbers, by the paths of its Program; (module, state) for one that keeps state."""
+    module, kept, naming = _split(side)
+    made = jax_program.refilled(module, values, _name)
+    return made if kept is None else (made, jax_program.refilled(kept, values, naming(kept)))
+
+
+def numbers(side: Any, args: Args, kwargs: dict[str, Any], held: Any = None) -> Arrays:
+    """The module's and its state's arrays by the paths of its Program."""
+    import equinox as eqx
+
+    module, kept, naming = _split(side)
+    return jax_program.leaves(module, _name, eqx.is_inexact_array) | ({} if kept is None else jax_program.leaves(kept, naming(kept)))
+
+
+def _split(side: Any) -> tuple[Any, Any, Callable[[Any], Naming]]:
+    import equinox as eqx
+
+    module, kept = side if isinstance(side, tuple) else _with_state(side)
+    module = inspect.unwrap(module, stop=lambda outer: not isinstance(outer, type(eqx.filter_jit(len))))
+    return module, kept, _naming(module, set(jax_program.leaves(module, _name, eqx.is_inexact_array)))
 
 
 def _with_state(module: Any) -> tuple[Any, Any]:

@@ -18,10 +18,11 @@ def owns(side: Any) -> bool:
     return haiku is not None and isinstance(side, (haiku.Transformed, haiku.TransformedWithState))
 
 
-def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -> Program:
+def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None, keyed: bool = False) -> Program:
     """The transform as a Program. Parameters and state are initialised from the example inputs.
 
-    "mlp/~/linear_0" and "w" are "mlp.linear_0.w"; the "~" is kept where two leaves differ in nothing else. apply's rng is None.
+    "mlp/~/linear_0" and "w" are "mlp.linear_0.w"; the "~" is kept where two leaves differ in nothing else. apply's rng is None
+    unless it is `keyed`.
     train: sets a train-like argument of the transformed function.
     """
     import haiku
@@ -45,9 +46,10 @@ def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -
     name = jax_program.shortest(variables, _short, _full)
     arrays = jax_program.leaves(variables, name)
     trained = jax_program.leaves(variables[0], lambda path: name((SequenceKey(0), *path)), jax_program.is_floating)
-    rng = (None,) if _takes_rng(side, keeps_state) else ()
+    takes_rng = _takes_rng(side, keeps_state)
 
     def apply(params: Arrays, state: Arrays, args: Args, kwargs: dict[str, Any]) -> tuple[Any, Arrays]:
+        rng = (jax_program.key() if keyed else None,) if takes_rng else ()
         carried, kept = jax_program.rebuilt(variables, {**params, **state}, name)
         if not keeps_state:
             return side.apply(carried, *rng, *args, **kwargs, **flags), state
@@ -62,6 +64,35 @@ def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -
         layers=jax_program.owners(arrays, modules),
         apply=apply,
     )
+
+
+def filled(side: Any, values: Arrays, args: Args, kwargs: dict[str, Any], held: Any = None) -> Any:
+    """params with other numbers, by the paths of the Program; (params, state) where the transform keeps state."""
+    variables = _variables(side, args, kwargs, held)
+    params, state = jax_program.refilled(variables, values, jax_program.shortest(variables, _short, _full))
+    return (params, state) if len(variables[1]) else params
+
+
+def numbers(side: Any, args: Args, kwargs: dict[str, Any], held: Any = None) -> Arrays:
+    """The arrays of params, or of (params, state), by the paths of the Program."""
+    variables = _variables(side, args, kwargs, held)
+    return jax_program.leaves(variables, jax_program.shortest(variables, _short, _full))
+
+
+def _variables(side: Any, args: Args, kwargs: dict[str, Any], held: Any) -> tuple[Any, Any]:
+    import haiku
+
+    keeps_state = isinstance(side, haiku.TransformedWithState)
+    if held is not None:
+        return held if isinstance(held, tuple) else (held, {})
+    training = jax_program.train_flags(side.init, (None, *args), kwargs, True)
+
+    def init(key: Any, *args: Any, **kwargs: Any) -> Any:
+        made = side.init(key, *args, **kwargs)
+        return made if keeps_state else (made, {})
+
+    made = jax_program.initial(init, args, {**kwargs, **training}, exact=lambda path: path[0] != SequenceKey(0))
+    return made[0], made[1]
 
 
 def _takes_rng(side: Any, keeps_state: bool) -> bool:

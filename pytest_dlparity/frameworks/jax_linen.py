@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -27,11 +29,12 @@ def owns(side: Any) -> bool:
     return isinstance(side, linen.Module)
 
 
-def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -> Program:
+def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None, keyed: bool = False) -> Program:
     """The module as a Program. Its variables are those it was given with or bound to, else they are initialised from the example inputs.
 
     A leaf's path leaves its collection out ("BatchNorm_0.mean") unless two collections have it ("cache.Dense_0.kernel").
     train: True or False sets the call's train-like argument, and a train-like field of the module itself on a copy.
+    keyed: whether the call is given a key for every stream of random numbers that it asks for.
     """
     module, variables = _taken_apart(side)
     flags = jax_program.train_flags(module, args, kwargs, train, settled=jax_program.settings(module))
@@ -39,7 +42,7 @@ def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -
     if variables is None:
         variables, modules = _initialised(module, args, {**kwargs, **flags})
     else:
-        variables, modules = _given(module, variables, args, {**kwargs, **flags})
+        variables, modules = _given(module, variables, args, {**kwargs, **flags}, keyed)
     name = jax_program.shortest(variables, short=_without_collection, full=jax_program.dotted)
     arrays = jax_program.leaves(variables, name)
     trained = jax_program.leaves(variables.get("params", {}), lambda path: name((PARAMS, *path)), jax_program.is_floating)
@@ -48,7 +51,8 @@ def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -
     def apply(params: Arrays, state: Arrays, args: Args, kwargs: dict[str, Any]) -> tuple[Any, Arrays]:
         carried = jax_program.rebuilt(variables, {**params, **state}, name)
         with _redeclared(jax_program.common_dtype(params)):
-            output, changed = module.apply(carried, *args, mutable=changing, **kwargs, **flags)
+            call = functools.partial(module.apply, carried, *args, mutable=changing, **kwargs, **flags)
+            output, changed = _with_keys(call) if keyed else call()
         after = jax_program.leaves(changed, name)
         return output, {name: after.get(name, value) for name, value in state.items()}
 
@@ -59,6 +63,29 @@ def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -
         layers=jax_program.owners(arrays, modules),
         apply=apply,
     )
+
+
+def filled(side: Any, values: Arrays, args: Args, kwargs: dict[str, Any], held: Any = None) -> dict[str, Any]:
+    """The module's variables with other numbers, by the paths of its Program."""
+    variables = _variables(side, args, kwargs, held)
+    return dict(
+        jax_program.refilled(variables, values, jax_program.shortest(variables, short=_without_collection, full=jax_program.dotted))
+    )
+
+
+def numbers(side: Any, args: Args, kwargs: dict[str, Any], held: Any = None) -> Arrays:
+    """The arrays of the variables by the paths of the module's Program."""
+    variables = _variables(side, args, kwargs, held)
+    return jax_program.leaves(variables, jax_program.shortest(variables, short=_without_collection, full=jax_program.dotted))
+
+
+def _variables(side: Any, args: Args, kwargs: dict[str, Any], held: Any) -> dict[str, Any]:
+    module, variables = _taken_apart(side)
+    variables = variables if held is None else held
+    if variables is not None:
+        return _plain(variables)
+    flags = jax_program.train_flags(module, args, kwargs, False, settled=jax_program.settings(module))
+    return _initialised(_switched(module, False, decided={*kwargs, *flags}), args, {**kwargs, **flags})[0]
 
 
 def _taken_apart(side: Any) -> tuple[Any, Mapping[str, Any] | None]:
@@ -74,6 +101,21 @@ def _switched(module: Any, train: bool | None, decided: set[str]) -> Any:
     return module.clone(**{name: jax_program.TRAIN_FLAGS[name] == bool(train) for name in chosen}) if chosen else module
 
 
+def _with_keys(call: Callable[..., Any]) -> Any:
+    """The call with a key for each stream that it asks for: flax names a stream when it is missing."""
+    from flax import errors
+
+    streams: dict[str, Any] = {"dropout": jax_program.key()}
+    while True:
+        try:
+            return call(rngs=streams)
+        except errors.InvalidRngError as error:
+            missing = re.search(r'needs PRNG for "([^"]+)"', str(error))
+            if missing is None or missing[1] in streams:
+                raise
+            streams[missing[1]] = jax.random.fold_in(jax_program.key(), len(streams))
+
+
 def _initialised(module: Any, args: Args, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """The variables that the module makes for these inputs, and the class of every module that was called, by dotted path."""
 
@@ -85,12 +127,16 @@ def _initialised(module: Any, args: Args, kwargs: dict[str, Any]) -> tuple[dict[
     return _plain(variables), modules
 
 
-def _given(module: Any, variables: Mapping[str, Any], args: Args, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def _given(
+    module: Any, variables: Mapping[str, Any], args: Args, kwargs: dict[str, Any], keyed: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
     inputs, put = jax_program.opened((args, kwargs))
 
     def call(variables: Any, inputs: list[Any]) -> Any:
         args, kwargs = put(inputs)
-        return module.apply(variables, *args, mutable=[collection for collection in variables if collection != "params"], **kwargs)[0]
+        changing = [collection for collection in variables if collection != "params"]
+        apply = functools.partial(module.apply, variables, *args, mutable=changing, **kwargs)
+        return (_with_keys(apply) if keyed else apply())[0]
 
     with _modules_called() as modules:
         jax.eval_shape(call, variables, inputs)

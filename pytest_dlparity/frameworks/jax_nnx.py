@@ -17,11 +17,12 @@ def owns(side: Any) -> bool:
     return nnx is not None and isinstance(side, nnx.Module)
 
 
-def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -> Program:
+def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None, keyed: bool = False) -> Program:
     """The module as a Program. It is split and merged again, so the user's own is never changed.
 
     A shared variable counts once, under its first path. Typed PRNG keys stay inside; variables that only a call adds are dropped.
     train: True or False calls .train() or .eval() on a copy, None leaves the module as it is set.
+    keyed: whether a call with an argument `rngs` is given one; a module's own are its state.
     """
     from flax import nnx
 
@@ -32,6 +33,7 @@ def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -
     arrays = jax_program.leaves(carried, _name)
     trained = jax_program.leaves(nnx.filter_state(carried, nnx.Param), _name, jax_program.is_floating)
     modules = {".".join(map(str, path)): type(module).__name__ for path, module in nnx.iter_modules(copy)}
+    takes_rngs = keyed and bool(jax_program.open_keys(side, args, kwargs, ("rngs",)))
     flags = jax_program.train_flags(side, args, kwargs, train, settled=jax_program.settings(side))
 
     def apply(params: Arrays, state: Arrays, args: Args, kwargs: dict[str, Any]) -> tuple[Any, Arrays]:
@@ -39,7 +41,8 @@ def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -
         dtype = jax_program.common_dtype(params)
         for _, part in nnx.iter_modules(module):
             jax_program.redeclare(part, dtype)
-        output = module(*args, **kwargs, **flags)
+        streams = {"rngs": nnx.Rngs(jax_program.key())} if takes_rngs else {}
+        output = module(*args, **kwargs, **flags, **streams)
         after = jax_program.leaves(nnx.state(module), _name)
         return output, {name: after.get(name, value) for name, value in state.items()}
 
@@ -50,6 +53,21 @@ def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None) -
         layers=jax_program.owners(arrays, modules),
         apply=apply,
     )
+
+
+def filled(side: Any, values: Arrays, args: Args, kwargs: dict[str, Any], held: Any = None) -> Any:
+    """A new module like the user's with other numbers, by the paths of its Program."""
+    from flax import nnx
+
+    graph, carried = nnx.split(side)
+    return nnx.merge(graph, jax_program.refilled(carried, values, _name))
+
+
+def numbers(side: Any, args: Args, kwargs: dict[str, Any], held: Any = None) -> Arrays:
+    """The module's arrays by the paths of its Program."""
+    from flax import nnx
+
+    return jax_program.leaves(nnx.split(side)[1], _name)
 
 
 def _switch(module: Any, train: bool) -> None:

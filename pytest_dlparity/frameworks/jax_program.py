@@ -6,7 +6,8 @@ import functools
 import inspect
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
@@ -45,6 +46,7 @@ class Program:
     state: Arrays  # every other array the module carries and may change: running statistics, counters. Same dotted paths
     layers: dict[str, str]  # dotted path of a leaf -> class name of the layer that owns it, where the library tells; may be empty
     apply: Callable[[Arrays, Arrays, Args, dict[str, Any]], tuple[Any, Arrays]]  # (params, state, args, kwargs) -> (output, new state)
+    shared: Any = None  # jax_sharing.Given, where random draws are given numbers
 
 
 def is_array(leaf: Any) -> bool:
@@ -122,6 +124,18 @@ def rebuilt(tree: Any, values: Mapping[str, Any], name: Naming = dotted) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: values.get(name(path), leaf), tree)
 
 
+def refilled(tree: Any, values: Mapping[str, Any], name: Naming = dotted) -> Any:
+    """The container with other numbers under the same names, as jax arrays of the dtypes that were there.
+
+    >>> refilled({"w": np.ones(1, np.float16), "n": 3}, {"w": np.zeros(1)})
+    {'w': Array([0.], dtype=float16), 'n': 3}
+    """
+    cast = {
+        name(path): jnp.asarray(values[name(path)], leaf.dtype) for path, leaf in tree_flatten_with_path(tree)[0] if name(path) in values
+    }
+    return rebuilt(tree, cast, name)
+
+
 def shortest(tree: Any, short: Naming, full: Naming) -> Naming:
     """A naming that is short where that is unique in the container, and full where it is not."""
     times = Counter(short(path) for path, _ in tree_flatten_with_path(tree)[0])
@@ -175,6 +189,28 @@ def train_flags(
 def _is_open(name: str, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> bool:
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return name in parameters and name not in given and parameters[name].kind in by_name
+
+
+_EXAMPLES: ContextVar[tuple[Any, ...]] = ContextVar("examples", default=())  # which example of each vmap around is being computed
+
+
+def key() -> jax.Array:
+    """A fixed random key; under a dlp.vmap that is keyed, another for each example."""
+    return functools.reduce(jax.random.fold_in, _EXAMPLES.get(), jax.random.key(0))
+
+
+def open_keys(call: Any, args: Args, kwargs: Mapping[str, Any], names: Sequence[str] = ("key", "rng")) -> list[str]:
+    """The arguments of a call that take a random key and are left open.
+
+    >>> open_keys(lambda x, key: x, (1,), {}), open_keys(lambda q, key, rng=None: q, (1, 2), {}), open_keys(lambda x, key=7: x, (1,), {})
+    (['key'], ['rng'], [])
+    """
+    try:
+        parameters = inspect.signature(call).parameters
+        given = inspect.signature(call).bind_partial(*args, **kwargs).arguments
+    except (TypeError, ValueError):  # as in train_flags
+        return []
+    return [name for name in names if _is_open(name, parameters, given) and parameters[name].default in (None, inspect.Parameter.empty)]
 
 
 def settings(module: Any) -> Callable[[str], bool]:
@@ -273,11 +309,11 @@ def _draw(name: str, leaf: Any) -> jax.Array:
     return jnp.asarray(0.1 * generator.standard_normal(leaf.shape, dtype=np.float32), leaf.dtype)
 
 
-def batched(program: Program, axis_name: str | None = None) -> Program:
+def batched(program: Program, axis_name: str | None = None, keyed: bool = False) -> Program:
     """The program of single examples applied to a batch: axis 0 of every array of args and kwargs is mapped, params and state are not.
 
     Numbers and arrays without an axis are given to every example. State must come out the same for all examples: a layer that reduces
-    over `axis_name` (equinox.nn.BatchNorm) sees to that. Build `program` with `first_example`.
+    over `axis_name` (equinox.nn.BatchNorm) sees to that. Build `program` with `first_example`. `keyed`: whether each example has a key of its own.
 
     Raises (when applied):
         SpecError: no input has an axis 0, or the new state differs between examples.
@@ -288,12 +324,18 @@ def batched(program: Program, axis_name: str | None = None) -> Program:
         if not rows:
             raise SpecError("vmap has no input with an axis 0 to map over. Give at least one input a batch axis, or leave dlp.vmap out.")
 
-        def one(rows: list[Any]) -> tuple[Any, Arrays]:
+        examples = [np.arange(rows[0].shape[0])] if keyed else []
+
+        def one(rows: list[Any], example: list[Any]) -> tuple[Any, Arrays]:
             args, kwargs = put(rows)
-            return program.apply(params, state, args, kwargs)
+            token = _EXAMPLES.set((*_EXAMPLES.get(), *example))
+            try:
+                return program.apply(params, state, args, kwargs)
+            finally:
+                _EXAMPLES.reset(token)
 
         try:
-            return jax.vmap(one, out_axes=(0, None), axis_name=axis_name)(rows)
+            return jax.vmap(one, out_axes=(0, None), axis_name=axis_name)(rows, examples)
         except ValueError as error:
             if "out_axes" not in str(error):  # the outputs' axis fits any output: it is the state's None
                 raise

@@ -9,10 +9,12 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode  # private path, documented name; pinned by tests/test_torch_side.py
 
@@ -195,6 +197,7 @@ class Ready:
     kept: dict[str, Tensor]
     inputs: dict[str, Tensor]
     loss: Callable[..., Any] | None = None
+    draws: Any = None  # torch_sharing.Draws, where random draws are given numbers
 
 
 def ready(made: Program, job: Job, params: Arrays, buffers: Arrays, inputs: Arrays, device: str, dtype: str, compiled: bool) -> Ready:
@@ -253,6 +256,21 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
+def drawing(side: Ready) -> contextlib.AbstractContextManager[None]:
+    """While it lasts, a side whose random draws are given numbers gets them, also where a backward pass computes something again."""
+    return contextlib.nullcontext() if side.draws is None else side.draws.run()
+
+
+def _drawing(run: Callable[..., Result]) -> Callable[..., Result]:
+    @functools.wraps(run)
+    def wrapped(side: Ready, *args: Any, **kwargs: Any) -> Result:
+        with drawing(side):
+            return run(side, *args, **kwargs)
+
+    return wrapped
+
+
+@_drawing
 def evaluate(side: Ready, job: Job, cotangents: Callable[[str, tuple[int, ...]], np.ndarray], nudge: Nudge = unmoved) -> Result:
     """Outputs, gradients of every name in wrt, and the buffers as they are afterwards (`state.<name>`)."""
     _reset(side, nudge)
@@ -276,6 +294,11 @@ def evaluate(side: Ready, job: Job, cotangents: Callable[[str, tuple[int, ...]],
 
 def _forward(side: Ready, job: Job, inputs: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(every output leaf, the floating ones to differentiate)."""
+    with contextlib.nullcontext() if side.draws is None else side.draws.forward():
+        return _once(side, job, inputs)
+
+
+def _once(side: Ready, job: Job, inputs: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     output = side.call(**{n: inputs[n] for n in job.consumed}) if job.keywords else side.call(*(inputs[n] for n in job.consumed))
     found = leaves.named("loss" if job.kind == "loss" else "output", output, _is_tensor)
     roots = found
@@ -304,6 +327,7 @@ def _weight(job: Job, name: str, output: Tensor, cotangents: Callable[..., np.nd
     return nudge(made.to(output.device, output.dtype))
 
 
+@_drawing
 def train(side: Ready, job: Job, batches: Sequence[dict[str, Tensor]], nudge: Nudge = unmoved) -> Result:
     """The first step's outputs, loss and gradients, then each step's loss and update. batches[0] starts again when they run out."""
     _reset(side, nudge)
@@ -428,6 +452,79 @@ def _nudged_number(value: float, nudge: Nudge) -> float:
     return (
         value + max(-1.0, min(1.0, (moved - value) / value / 2.0**-24)) * 2.0**-24 * value if value else value
     )  # never coarser than float32
+
+
+class OptimizerStep(NamedTuple):
+    """One step of an optimizer as plain data. Groups are those of param_groups, with names under "params"."""
+
+    optimizer: int  # a number for each optimizer that stepped
+    name: str  # the class in torch.optim that it is or inherits from, or its own
+    groups: list[dict[str, Any]]
+    params: Arrays  # before the step
+    grads: Arrays  # of those that have one
+
+
+class OptimizerSteps:
+    """While open, every step of every torch optimizer is kept in `steps`, up to `most` numbers of parameters over all steps.
+
+    Args:
+        named: parameters by name; others are called by their place, "0", "1".
+        altered: what every group holds from its first step on, in place of what it was given.
+    """
+
+    def __init__(self, named: Mapping[str, Tensor], most: int, altered: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self.altered = altered
+        self.names = {id(tensor): name for name, tensor in named.items()}
+        self.most, self.kept, self.depth = most, 0, 0
+        self.steps: list[OptimizerStep] = []
+        self.last: Arrays = {}  # the parameters after the last of them
+
+    def __enter__(self) -> OptimizerSteps:
+        self.handles = [register_optimizer_step_pre_hook(self._before), register_optimizer_step_post_hook(self._after)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _before(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        self.depth += 1
+        for group in optimizer.param_groups:
+            group.update(self.altered)
+        of = self._named(optimizer)
+        if self.depth > 1 or not self._has_room(of):  # a class that calls the step of its parent is one step
+            return
+        groups = [
+            {key: _number(value) for key, value in group.items() if key != "params"} | {"params": [of[id(p)][0] for p in group["params"]]}
+            for group in optimizer.param_groups
+        ]
+        homes = [c for c in type(optimizer).__mro__ if c.__module__.startswith("torch.optim") and c is not torch.optim.Optimizer]
+        title_ = (homes[0] if homes else type(optimizer)).__name__
+        params = {name: _copied(p) for name, p in of.values()}
+        grads = {name: _copied(p.grad) for name, p in of.values() if p.grad is not None}
+        self.steps.append(OptimizerStep(id(optimizer), title_, groups, params, grads))
+
+    def _after(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        self.depth -= 1
+        if not self.depth and self.kept <= self.most:
+            self.last = {name: _copied(p) for name, p in self._named(optimizer).values()}
+
+    def _named(self, optimizer: torch.optim.Optimizer) -> dict[int, tuple[str, Tensor]]:
+        found = [p for group in optimizer.param_groups for p in group["params"]]
+        return {id(p): (self.names.get(id(p), str(place)), p) for place, p in enumerate(found)}
+
+    def _has_room(self, of: Mapping[int, tuple[str, Tensor]]) -> bool:
+        self.kept += sum(p.numel() for _, p in of.values())
+        return self.kept <= self.most
+
+
+def _copied(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().to("cpu", copy=True).numpy()
+    return array
+
+
+def _number(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 # ---------------------------------------------------------------- rounding

@@ -1,0 +1,77 @@
+"""After a failure: where the two sides part, and why where the cause has a name. Once per spec; a passing spec never comes here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from pytest_dlparity import diagnose, localize
+from pytest_dlparity.compare import Verdict
+from pytest_dlparity.diagnose import Cause
+from pytest_dlparity.errors import SpecError
+from pytest_dlparity.localize import Localization
+from pytest_dlparity.reference import Reference
+from pytest_dlparity.report import Report
+
+WANTED = ("off", "auto", "always")
+PATIENCE = 2.0  # seconds before a line says what is being done
+TRACES = 4  # runs of the float64 reference that two traces and a second look take, about
+DEADLINE = 20.0  # seconds in which causes are looked for
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Explained:
+    """What is known of one spec's failure, found once."""
+
+    where: Localization | None = None
+    causes: tuple[Cause, ...] = ()
+    trouble: str = ""  # what kept causes from being looked for
+
+
+def validated(wanted: str) -> str:
+    """
+    >>> validated("sometimes")
+    Traceback (most recent call last):
+    pytest_dlparity.errors.SpecError: localize is 'sometimes'. Write off, auto (after a failure) or always.
+    """
+    if wanted not in WANTED:
+        raise SpecError(f"localize is {wanted!r}. Write off, auto (after a failure) or always.")
+    return wanted
+
+
+def explained(report: Report, truth: Reference, wanted: str = "auto", say: Say | None = None) -> Report:
+    """The report with what is known of where and why; the same report where nothing is asked or nothing failed in float64."""
+    apart = [v for v in report.failed if v.reason in ("semantics", "unequal64", "nonfinite64")]
+    if wanted == "off" or not (apart or wanted == "always"):
+        return report
+    if truth.explained is None:
+        truth.explained = _explained(truth, apart, _Patience(report.spec.name, say))
+    found: Explained = truth.explained
+    notes = (f"  note: the cause could not be looked for: {found.trouble}",) if found.trouble else ()
+    return replace(report, where=found.where, causes=found.causes, remarks=(*report.remarks, *notes))
+
+
+def _explained(truth: Reference, apart: Sequence[Verdict], patience: _Patience) -> Explained:
+    patience.expects(truth.seconds * TRACES, "looking for where the two sides part")
+    where = localize.located(truth.prep, truth, list(dict.fromkeys(v.name for v in apart)))
+    patience.expects(0.0, "looking for the cause")
+    try:
+        return Explained(where, tuple(diagnose.causes(truth.prep, truth, DEADLINE, where)) if apart else ())
+    except Exception as error:  # noqa: BLE001  the verdict stands without its cause
+        return Explained(where, trouble=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+
+
+class _Patience:
+    """Says what is being done when it takes longer than a person waits in silence. Before a stage, not during: a line may not come from a thread."""
+
+    def __init__(self, name: str, say: Say | None) -> None:
+        self.name, self.say, self.begun = name, say, time.perf_counter()
+
+    def expects(self, seconds: float, text: str) -> None:
+        if self.say is not None and time.perf_counter() - self.begun + seconds > PATIENCE:
+            self.say(f"dlparity: {self.name}: {text} ...")
+
+

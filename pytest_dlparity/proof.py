@@ -1,0 +1,440 @@
+"""Which torch parameter is which jax array, told by what the two sides compute: where names and shapes leave a doubt.
+
+Both sides run once in float64, with torch's parameters moved at random so that no two are equal and none is zero or one. `jax_unify` walks
+the jax side with the doubtful arrays unknown; what makes the same values as torch is proved. What no value tells (it lies behind the first
+difference of the two sides, or nothing hangs on it) goes by what is proved of its like in another layer, else by names and shapes as before.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pytest_dlparity import param_map, tolerance
+from pytest_dlparity.job import Job
+from pytest_dlparity.param_map import Carry, Doubt, JaxLeaf, TorchLeaf, names
+from pytest_dlparity.param_map.candidates import GATES, Candidate, candidates
+from pytest_dlparity.param_map.given import carried
+from pytest_dlparity.param_map.names import Leaf
+from pytest_dlparity.param_map.pattern import uncovered
+from pytest_dlparity.trace import Fingerprint, Index, Node, Trace, fingerprint, informative
+
+Arrays = dict[str, np.ndarray]
+
+SECONDS = 20.0  # for one spec; what is not told by then is a doubt
+MOVED = 0.3  # of a parameter's own size: far enough to tell equal ones apart, near enough to stay where the model works
+HELD = ("given", "its layer", "name", "number")  # how something was decided that values do not decide again
+ROWS = 24  # of a table in a message
+SAME = 1e-6  # of an output's size: programs that cast to float32 inside agree to 1e-7
+
+
+class Sides(NamedTuple):
+    """Two programs on the same inputs, with torch's numbers."""
+
+    torch: Any
+    jax: Any
+    job: Job
+    params: Arrays
+    buffers: Arrays
+    inputs: Arrays
+    precision: str = "highest"
+
+    @property
+    def torch_leaves(self) -> list[TorchLeaf]:
+        arrays = {**self.params, **self.buffers}
+        return [TorchLeaf(name, array.shape, self.torch.layers.get(name, ""), name in self.buffers) for name, array in arrays.items()]
+
+    @property
+    def jax_leaves(self) -> list[JaxLeaf]:
+        parts = ((self.jax.params, False), (self.jax.state, True))
+        return [
+            JaxLeaf(path, tuple(np.shape(a)), self.jax.layers.get(path, ""), state) for part, state in parts for path, a in part.items()
+        ]
+
+
+@functools.cache
+def _frameworks() -> tuple[Any, Any, Any, Any]:
+    from pytest_dlparity.frameworks import jax as jax_side
+    from pytest_dlparity.frameworks import jax_unify, torch_trace
+    from pytest_dlparity.frameworks import torch as torch_side
+
+    return torch_side, torch_trace, jax_side, jax_unify
+
+
+def carries(sides: Sides, given: Mapping[Any, Any] | None, doubt: Doubt, seconds: float = SECONDS, hold: bool = True) -> tuple[Carry, ...]:
+    """One Carry for each jax array that takes torch's numbers, where names alone have left `doubt`.
+
+    hold: what names have decided stays; else they are asked only where values tell nothing.
+
+    Raises:
+        Doubt: what is left of the doubt, and what was found out.
+    """
+    kept = HELD if hold else ("given",)
+    held = [*doubt.given, *(carried(tie) for tie in doubt.ties if tie.how in kept)]
+    search = Search(sides, held, {j.name: t.name for t, j in doubt.pairs} if hold else {}, hold)
+    try:
+        found = search.proved(time.monotonic() + seconds)
+    except Exception as error:  # the user's code may raise anything, and in float64 what it does not raise otherwise
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise _said(doubt, [f"Values could not be asked: in float64 a side raises {type(error).__name__} ({said})."]) from error
+    whole, partly = _complete(found, sides)
+    return param_map.carries(sides.torch_leaves, sides.jax_leaves, given, _new(whole, doubt), [*search.story(found), *partly])
+
+
+def _new(proved: Sequence[Carry], doubt: Doubt) -> list[Carry]:
+    """What is not there by the user's map already."""
+    given = {tie.jax.name for tie in doubt.ties if tie.how == "given"} | {carry.jax for carry in doubt.given}
+    return [carry for carry in proved if carry.jax not in given]
+
+
+def _said(doubt: Doubt, more: Sequence[str]) -> Doubt:
+    *lines, last = str(doubt).splitlines()
+    made = Doubt("\n".join([*lines, *more, last]))
+    made.ties, made.pairs, made.open = doubt.ties, doubt.pairs, doubt.open
+    return made
+
+
+def _complete(proved: Sequence[Carry], sides: Sides) -> tuple[list[Carry], list[str]]:
+    """The carries that leave no torch array used in part; and what is missing of the others."""
+    torch, jax = ({leaf[0]: leaf.shape for leaf in side} for side in (sides.torch_leaves, sides.jax_leaves))
+    partly: dict[str, list[Carry]] = {}
+    for name, onto in param_map.by(proved, "torch").items():
+        if any("takes" in sentence for sentence in uncovered(onto, torch, jax)):
+            partly[name] = onto
+    kept = [carry for carry in proved if carry.torch not in partly]
+    said = [
+        f'torch "{name}" {list(torch[name])} is proved to be in jax {" and ".join(_quoted(carry.jax for carry in onto))}, but only a part of it.'
+        for name, onto in partly.items()
+    ]
+    return kept, said
+
+
+def _quoted(names: Iterable[str]) -> list[str]:
+    return [f'"{name}"' for name in dict.fromkeys(names)]
+
+
+# ---------------------------------------------------------------- numbers that tell everything apart
+
+
+def varied(sides: Sides) -> Arrays:
+    """Torch's parameters and running statistics, each moved by random numbers of about its own size; variances stay positive."""
+    moved = {name: _varied(name, array) for name, array in sides.params.items()}
+    statistics = {
+        name: _varied(name, array) for name, array in sides.buffers.items() if names.ROLES.get(name.rpartition(".")[2]) in names.STATISTICS
+    }
+    return {**sides.params, **sides.buffers, **moved, **statistics}
+
+
+def _varied(name: str, array: np.ndarray) -> np.ndarray:
+    if not tolerance.is_floating(array) or not array.size:
+        return array
+    noise = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(array.shape)
+    if names.ROLES.get(name.rpartition(".")[2]) == "var":
+        return array * np.exp(MOVED * noise) + 0.01 * np.abs(noise)
+    size = np.sqrt(np.mean(np.square(array)))
+    return array + (MOVED * size if size else 0.1) * noise
+
+
+# ---------------------------------------------------------------- the search
+
+
+@dataclass
+class Question:
+    """A jax array in doubt, and all that it may be."""
+
+    leaf: Leaf
+    options: list[Candidate]
+
+    def array(self, numbers: Arrays, option: int) -> np.ndarray:
+        return param_map.jax_arrays(self.options[option].carries, numbers, {self.leaf.name: self.leaf.shape})[self.leaf.name]
+
+    def wider(self, numbers: Arrays) -> dict[int, list[int]]:
+        """Of each option those that are the same and something added."""
+        summed = {carry.torch for option in self.options if any(c.is_added for c in option.carries) for carry in option.carries}
+        found: dict[int, list[int]] = {}
+        for name in summed:
+            without = {**numbers, name: np.zeros_like(numbers[name])}
+            alike: dict[bytes, list[int]] = {}
+            for index, option in enumerate(self.options):
+                if summed & {carry.torch for carry in option.carries}:
+                    alike.setdefault(self.array(without, index).tobytes(), []).append(index)
+            for same in alike.values():
+                plain = [index for index in same if all(carry.torch != name for carry in self.options[index].carries)]
+                found |= {index: [*found.get(index, ()), *(other for other in same if other not in plain)] for index in plain}
+        return found
+
+
+@dataclass
+class Search:
+    """What is asked of the values, and what they have answered."""
+
+    sides: Sides
+    held: list[Carry]
+    pairs: dict[str, str]  # jax arrays that belong to a torch array, in a layout that is not known
+    hold: bool = True
+    against: list[Carry] = field(default_factory=list)  # proved, but named otherwise
+    first: str = ""  # the jax array with which the two sides part
+    stopped: str = ""
+    asked: list[Leaf] = field(default_factory=list)  # every jax array that was in doubt
+
+    def proved(self, deadline: float) -> list[Carry]:
+        """What stays as it is, what values prove, and what is like something proved."""
+        numbers = varied(self.sides)
+        trace = _traced(self.sides, numbers)
+        found = list(self.held)
+        questions = self._questions({node.shape for node in trace.nodes if node.data})
+        known = _index(self.sides, numbers, trace)
+        found += self._asked(numbers, found, questions, known, deadline)
+        found += self._asked(numbers, found, self._tied(questions, found), known, deadline)
+        return [*found, *_like(found, self.sides, questions)]
+
+    def story(self, found: Sequence[Carry]) -> list[str]:
+        """What was found out, for a refusal."""
+        told = [carry for carry in found if carry.how.startswith(("value", "as "))]
+        parts = f' The two sides compute the same up to jax "{self.first}", and not with it.' if self.first else ""
+        late = f" It was given up: {self.stopped}." if self.stopped else ""
+        lines = [f"Values were asked, and told {len(told)} of {len(self.asked)} jax arrays that names left open.{parts}{late}"]
+        for carry in self.against:
+            lines.append(
+                f'  By its values jax "{carry.jax}" is torch "{carry.torch}" as "{carry.pattern or "it is"}", and by its name it is not: '
+                "a mistake on the jax side, or another name for it."
+            )
+        table = param_map.table(told[:ROWS]).splitlines() if told else []
+        return [*lines, *(f"  {row}" for row in table), *([f"  and {len(told) - ROWS} more."] if len(told) > ROWS else [])]
+
+    # ------------------------------------------------------------ what is asked
+
+    def _questions(self, shapes: set[tuple[int, ...]]) -> dict[str, Question]:
+        """Every jax array that is not settled, with what torch has left for it."""
+        torch, jax = names.torch_leaves(self.sides.torch_leaves), names.jax_leaves(self.sides.jax_leaves)
+        there, back = {carry.torch for carry in self.held}, {carry.jax for carry in self.held}
+        left = [leaf for leaf in torch if leaf.name not in there and leaf.last not in names.IGNORED]
+        self.asked = [leaf for leaf in jax if leaf.name not in back and leaf.needed]
+        found = {}
+        for leaf in self.asked:
+            options = candidates(leaf, [one for one in left if one.name == self.pairs.get(leaf.name)], shapes)
+            options = options or candidates(leaf, left, shapes)
+            if options:
+                found[leaf.name] = Question(leaf, options)
+        return found
+
+    def _tied(self, questions: Mapping[str, Question], found: Sequence[Carry]) -> dict[str, Question]:
+        """Jax arrays for which torch has nothing left: it may use an array twice."""
+        used, done = {carry.torch for carry in found}, {carry.jax for carry in found}
+        torch = [leaf for leaf in names.torch_leaves(self.sides.torch_leaves) if leaf.name in used]
+        again = {}
+        for leaf in self.asked:
+            mine = questions.get(leaf.name)
+            if leaf.name not in done and (mine is None or all(used & {use[0] for use in option.uses} for option in mine.options)):
+                again[leaf.name] = Question(leaf, candidates(leaf, torch, ()))
+        return {path: question for path, question in again.items() if question.options}
+
+    # ------------------------------------------------------------ one walk
+
+    def _asked(
+        self, numbers: Arrays, held: Sequence[Carry], questions: Mapping[str, Question], known: Index, deadline: float
+    ) -> list[Carry]:
+        """What one walk over the jax side proves."""
+        if not questions:
+            return []
+        _, _, _, jax_unify = _frameworks()
+        unknown = {
+            path: jax_unify.Unknown(
+                path, one.leaf.shape, one.options, functools.partial(one.array, numbers), one.wider(numbers)
+            )
+            for path, one in questions.items()
+        }
+        found = _walked(self.sides, numbers, held, unknown, known, deadline).found
+        self.first, self.stopped = self.first or found.first, self.stopped or found.stopped
+        told = [carry for members, ways in found.ways for carry in self._told(members, ways, questions)]
+        self.against += [carry for carry in told if carry.how != "value"]
+        return [carry for carry in told if carry.how == "value" or not self.hold]
+
+    def _told(self, members: Sequence[str], ways: list[tuple[int, ...]], questions: Mapping[str, Question]) -> Iterator[Carry]:
+        """The carries of parameters that are proved together; where values leave several ways, names may leave one."""
+        named = [way for way in ways if all(_agrees(questions[m], option) is not False for m, option in zip(members, way, strict=True))]
+        least = min((_width(members, way, questions) for way in named), default=0)  # what would be added later never was
+        best = [way for way in named if _width(members, way, questions) == least] or ways
+        for place, member in enumerate(members):
+            if len({way[place] for way in best}) == 1:
+                option = questions[member].options[best[0][place]]
+                how = "value, against its name" if _agrees(questions[member], best[0][place]) is False else "value"
+                yield from (carry._replace(how=how) for carry in option.carries)
+
+
+def _width(members: Sequence[str], way: Sequence[int], questions: Mapping[str, Question]) -> int:
+    """How many parts of torch's arrays an assignment uses."""
+    return sum(len(questions[member].options[option].uses) for member, option in zip(members, way, strict=True))
+
+
+def _agrees(question: Question, option: int) -> bool | None:
+    """Whether a name says what the values say: a query is the query. None: it says nothing."""
+    mine = names.meaning(question.leaf.name)
+    theirs = {names.meaning_of_part(carry.torch, carry.pattern) for carry in question.options[option].carries}
+    return None if not mine or "" in theirs else theirs == {mine}
+
+
+# ---------------------------------------------------------------- both sides, run
+
+
+def _traced(sides: Sides, numbers: Arrays, keep: frozenset[int] = frozenset()) -> Trace:
+    torch_side, torch_trace, _, _ = _frameworks()
+    job = sides.job._replace(wrt=(), trained=())
+    with torch_side.settings("float64", sides.precision):
+        params, buffers = ({name: numbers[name] for name in part} for part in (sides.params, sides.buffers))
+        ready = torch_side.ready(sides.torch, job, params, buffers, sides.inputs, "cpu", "float64", False)
+        made: Trace = torch_trace.trace(ready, job, _no_cotangent, keep, False)
+    return made
+
+
+def _no_cotangent(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape)
+
+
+def _walked(sides: Sides, numbers: Arrays, held: Sequence[Carry], unknown: Mapping[str, Any], known: Index, deadline: float) -> _Walked:
+    """The jax side run with torch's numbers where they are known."""
+    _, _, jax_side, jax_unify = _frameworks()
+    arrays = param_map.jax_arrays(held, numbers, {leaf.path: leaf.shape for leaf in sides.jax_leaves})
+    with jax_side.settings("float64", sides.precision):
+        asked = {path: np.zeros(one.shape) for path, one in unknown.items()}
+        own = [
+            jax_side.arrays({p: arrays.get(p, asked.get(p, a)) for p, a in part.items()}, "float64")
+            for part in (sides.jax.params, sides.jax.state)
+        ]
+        args = (*own, jax_side.arrays(sides.inputs, "float64"), {})
+        traced, _ = jax_side.evaluation(sides.jax, sides.job._replace(wrt=()), [], True, True).traced(*args)
+        paths = jax_side.paths(args)
+        flat = [unknown.get(name, value) if part < 2 else value for (part, name), value in zip(paths, jax_side.flat(args), strict=True)]
+        found = jax_unify.walk(traced, flat, [part == 2 for part, _ in paths], known, deadline)
+    return _Walked(found, [name for _, name in jax_side.paths(traced.out_info)])
+
+
+class _Walked(NamedTuple):
+    found: Any
+    names: list[str]  # of its outputs
+
+
+def _index(sides: Sides, numbers: Arrays, trace: Trace) -> Index:
+    """The fingerprints of torch's values, and of the gates of its recurrent layers, which it computes for all gates at once."""
+    items = [(node.print, node.index) for node in trace.nodes if node.print is not None and node.data and informative(node)]
+    gated = {leaf.name for leaf in names.torch_leaves(sides.torch_leaves) if leaf.kind == "recurrent"}
+    wanted = frozenset(node.index for node in trace.nodes if gated and _meets(trace.nodes, node, gated))
+    if wanted:
+        values = [(node.value, node.index) for node in _traced(sides, numbers, wanted).nodes if node.value is not None]
+        items += [(print_, index) for value, index in values for print_ in _gates(value)]
+    return Index(items)
+
+
+def _meets(nodes: Sequence[Node], node: Node, params: set[str]) -> bool:
+    """Whether an operation joins data and one of the parameters."""
+    return node.kind == "op" and node.data and any(_origin(nodes, nodes[read]).name in params for read in node.reads)
+
+
+def _origin(nodes: Sequence[Node], node: Node) -> Node:
+    while node.kind == "move" and node.reads:
+        node = nodes[node.reads[0]]
+    return node
+
+
+def _gates(value: np.ndarray) -> Iterator[Fingerprint]:
+    """Equal parts of a result along its last axis."""
+    for count in GATES:
+        if value.ndim and value.shape[-1] % count == 0 and value.size > count:
+            yield from map(fingerprint, np.split(value, count, -1))
+
+
+class Agreement(NamedTuple):
+    """How far the outputs of both sides are apart, with the same moved numbers, in float64."""
+
+    gap: float  # the largest of any output, of its size
+    words: str
+
+    @property
+    def holds(self) -> bool:
+        return self.gap <= SAME
+
+
+def agreement(sides: Sides, carries: Sequence[Carry]) -> Agreement:
+    """Whether the two sides compute the same with these carries: once, in float64, with random numbers for torch's parameters."""
+    torch_side, _, jax_side, _ = _frameworks()
+    numbers = varied(sides)
+    with torch_side.settings("float64", sides.precision):
+        params, buffers = ({name: numbers[name] for name in part} for part in (sides.params, sides.buffers))
+        job = sides.job._replace(wrt=(), trained=())
+        ready = torch_side.ready(sides.torch, job, params, buffers, sides.inputs, "cpu", "float64", False)
+        wanted = {name: torch_side.to_numpy(tensor) for name, tensor in torch_side.evaluate(ready, job, _no_cotangent).leaves.items()}
+    made = _walked(sides, numbers, carries, {}, Index([]), time.monotonic())
+    found = dict(zip(made.names, made.found.outputs, strict=True))
+    gaps = {name: _gap(array, found.get(name)) for name, array in wanted.items() if not name.startswith(("state.", "grad."))}
+    worst = max(gaps, key=lambda name: gaps[name], default="")
+    gap = gaps.get(worst, np.inf)
+    if not gaps:
+        return Agreement(gap, "the torch side gives no output")
+    if gap == np.inf:
+        return Agreement(gap, f"{worst} has another shape on the jax side, or is not there")
+    return Agreement(gap, f"the outputs {'agree' if gap <= SAME else 'differ'} to {gap:.0e} of their size in float64")
+
+
+def _gap(torch: np.ndarray, jax: Any) -> float:
+    if jax is None or np.shape(jax) != torch.shape:
+        return float("inf")
+    if torch.dtype.kind not in "fc":
+        return float(not np.array_equal(torch, jax))
+    apart = np.abs(np.where((torch == jax) | (np.isnan(torch) & np.isnan(jax)), 0, torch - jax))
+    finite = torch[np.isfinite(torch)]
+    size = float(np.sqrt(np.mean(np.square(np.abs(finite))))) if finite.size else 0.0
+    return float(np.max(apart, initial=0.0) / (size or 1.0)) if np.isfinite(apart).all() else 1.0
+
+
+# ---------------------------------------------------------------- like what is proved
+
+
+def _like(found: Sequence[Carry], sides: Sides, questions: Mapping[str, Question]) -> Iterator[Carry]:
+    """What the same array of another layer is made of, with the numbers of this one: "blocks.3.q.kernel" as "blocks.0.q.kernel"."""
+    shapes = {leaf.name: leaf.shape for leaf in sides.torch_leaves}
+    used, done = {carry.torch for carry in found}, {carry.jax for carry in found}
+    paths = {leaf.path: leaf.shape for leaf in sides.jax_leaves}
+    models: dict[str, list[str]] = {}
+    into = param_map.by((carry for carry in found if carry.how == "value"), "jax")
+    for path in into:
+        models.setdefault(_skeleton(path), []).append(path)
+    for path, question in questions.items():
+        for model in models.get(_skeleton(path), ()) if path not in done else ():
+            moved = [carry._replace(torch=_moved(carry.torch, model, path), jax=path, how=f"as {model}") for carry in into[model]]
+            if question.leaf.shape == paths[model] and all(
+                carry.torch in shapes and shapes[carry.torch] == shapes[its.torch] and carry.torch not in used
+                for carry, its in zip(moved, into[model], strict=True)
+            ):
+                yield from moved
+                break
+
+
+def _skeleton(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]
+
+
+def _moved(name: str, model: str, path: str) -> str:
+    """A torch name with the one number moved in which two jax paths differ; "" where it is not clear which number that is.
+
+    >>> _moved("blocks.0.attn.q.weight", "layers_0.query", "layers_2.query"), _moved("blocks.0.norm1.bias", "block0.ln1", "block0.ln2")
+    ('blocks.2.attn.q.weight', 'blocks.0.norm2.bias')
+    >>> _moved("stage.1.block.0.weight", "blocks.4", "blocks.5"), _moved("blocks.0.norm1.bias", "block0.ln1", "block1.ln2")
+    ('', '')
+    """
+    mine, its, parts = _numbers(path), _numbers(model), re.split(r"(\d+)", name)
+    differ = [place for place, (a, b) in enumerate(zip(mine, its, strict=True)) if a != b]
+    if len(differ) != 1 or len(parts) // 2 != len(its):
+        return ""
+    at = 2 * differ[0] + 1
+    return "".join([*parts[:at], str(int(parts[at]) + mine[differ[0]] - its[differ[0]]), *parts[at + 1 :]])

@@ -1,0 +1,132 @@
+"""After a failure: the place and the cause in the report, found once, asked for or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+import torch
+
+import pytest_dlparity as dlp
+from pytest_dlparity import explain
+
+
+def gelu(**bug: Any) -> dlp.Spec:
+    return dlp.layer(torch=torch.nn.functional.gelu, jax=lambda x: jax.nn.gelu(x, **bug), inputs=[dlp.normal(4, 8)], name="gelu")
+
+
+def test_a_failure_says_why_and_where() -> None:
+    report = dlp.check(gelu(), dtypes=["float32", "bfloat16"], localize="auto")
+    text = str(report)
+    assert report.causes
+    assert f"  why: {report.causes[0].sentence}\n    write: {report.causes[0].write}\n" in text
+    assert "\n  where: the two sides part, on the way forward to output\n    both have  torch  " in text
+
+
+def test_a_check_looks_for_no_place_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain.localize, "located", _never)
+    report = dlp.check(gelu())
+    assert not report.ok
+    assert (report.where, report.causes) == (None, ())
+
+
+def test_a_passing_spec_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain.localize, "located", _never)
+    monkeypatch.setattr(explain.diagnose, "causes", _never)
+    assert dlp.check(gelu(approximate=False), localize="auto").ok
+
+
+def test_always_follows_a_passing_spec_too() -> None:
+    report = dlp.check(gelu(approximate=False), localize="always")
+    assert report.ok
+    assert "\n  where: the two sides agree everywhere\n" in str(report)
+
+
+def test_a_difference_of_precision_alone_has_no_place_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain.diagnose, "causes", _never)
+    side = lambda x: (x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x).astype(x.dtype) * 2
+    report = dlp.check(dlp.layer(torch=lambda x: x * 2, jax=side, inputs=[dlp.normal(64)]), localize="auto")
+    assert report["output"].status == "precision"
+    assert report.causes == ()
+
+
+def test_a_search_for_causes_that_breaks_leaves_verdict_and_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain.diagnose, "causes", _never)
+    text = str(dlp.check(gelu(), localize="auto"))
+    assert "\n  note: the cause could not be looked for: AssertionError: nobody asked for it\n" in text
+    assert "\n  where: the two sides part, on the way forward to output\n" in text
+
+
+def test_a_word_that_means_nothing() -> None:
+    with pytest.raises(dlp.SpecError, match=r"^localize is 'yes'. Write off, auto \(after a failure\) or always.$"):
+        dlp.check(gelu(), localize="yes")
+
+
+def test_patience_ends_after_two_seconds() -> None:
+    said: list[str] = []
+    patience = explain._Patience("net", said.append)
+    patience.expects(1.0, "looking for where the two sides part")
+    assert said == []
+    patience.expects(3.0, "looking for where the two sides part")
+    assert said == ["dlparity: net: looking for where the two sides part ..."]
+
+
+def _never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("nobody asked for it")
+
+
+# ---------------------------------------------------------------- in a test run
+
+FILE = """
+import jax, pytest, torch
+import pytest_dlparity as dlp
+
+def spec():
+    return dlp.layer(torch=torch.nn.functional.gelu, jax=jax.nn.gelu, inputs=[dlp.normal(4, 8)])
+
+@pytest.mark.dlparity(spec=spec, dtypes=["float32", "bfloat16"])
+def test_gelu(parity):
+    pass
+
+def test_after(parity):
+    parity(dlp.layer(torch=torch.tanh, jax=jax.numpy.tanh, inputs=[dlp.normal(4, 8)]))
+"""
+
+
+def ran(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
+    pytester.makepyfile(FILE)
+    return pytester.runpytest("-p", "no:cacheprovider", *options)
+
+
+def test_a_run_says_it_by_itself_in_each_cell_and_looks_once(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    located = explain.localize.located
+    monkeypatch.setattr(explain.localize, "located", lambda *a, **k: looked.append(1) or located(*a, **k))
+    result = ran(pytester)
+    result.assert_outcomes(failed=2, passed=1)
+    assert result.stdout.str().count("where: the two sides part") == 2
+    assert len(looked) == 1
+
+
+def test_a_run_can_be_told_not_to(pytester: pytest.Pytester) -> None:
+    result = ran(pytester, "--dlparity-localize=off")
+    result.assert_outcomes(failed=2, passed=1)
+    assert "where: " not in result.stdout.str()
+
+
+def test_an_option_that_means_nothing(pytester: pytest.Pytester) -> None:
+    result = ran(pytester, "--dlparity-localize=yes")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --dlparity options: localize is 'yes'. Write off, auto (after a failure) or always."])
+
+
+def test_a_place_that_cannot_be_found_loses_nothing(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RecursionError
+
+    monkeypatch.setattr(explain.localize.tracing, "torch_trace", broken)
+    result = ran(pytester)
+    result.assert_outcomes(failed=2, passed=1)
+    result.stdout.fnmatch_lines(["*where: where the two sides part cannot be told: the trace does not fit: RecursionError."])
