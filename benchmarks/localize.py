@@ -41,7 +41,7 @@ from localize_models import Planted
 
 import pytest_dlparity as dlp
 from pytest_dlparity import run
-from pytest_dlparity.localize import Localization, Place, localize
+from pytest_dlparity.locate import Localization, Place, localize
 
 SEEDS = 3
 DEEP = {"blocks": 12, "width": 256, "heads": 8, "words": 512, "length": 64}

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_dlparity.draws import Draw, booleans, fixed, integers, normal, uniform
     from pytest_dlparity.errors import ParityError, SpecError
+    from pytest_dlparity.locate import Localization, localize
     from pytest_dlparity.matrix import Device
     from pytest_dlparity.parity import check
     from pytest_dlparity.report import Report
+    from pytest_dlparity.reproducer import reproduce
     from pytest_dlparity.spec import Spec, layer, loss, model, optimizer, vmap
     from pytest_dlparity.tolerance import Tolerance
     from pytest_dlparity.weights import Mapping, carry, load_mapping, mapping, save_mapping
@@ -22,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Device",
     "Draw",
+    "Localization",
     "Mapping",
     "ParityError",
     "Report",
@@ -35,11 +38,13 @@ __all__ = [
     "integers",
     "layer",
     "load_mapping",
+    "localize",
     "loss",
     "mapping",
     "model",
     "normal",
     "optimizer",
+    "reproduce",
     "save_mapping",
     "uniform",
     "vmap",
@@ -47,9 +52,11 @@ __all__ = [
 _HOMES = {
     "draws": ("Draw", "booleans", "fixed", "integers", "normal", "uniform"),
     "errors": ("ParityError", "SpecError"),
+    "locate": ("Localization", "localize"),
     "matrix": ("Device",),
     "parity": ("check",),
     "report": ("Report",),
+    "reproducer": ("reproduce",),
     "spec": ("Spec", "layer", "loss", "model", "optimizer", "vmap"),
     "tolerance": ("Tolerance",),
     "weights": ("Mapping", "carry", "load_mapping", "mapping", "save_mapping"),

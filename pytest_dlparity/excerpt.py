@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pytest_dlparity import relation, run, tracing
-from pytest_dlparity.align import Alignment, Entry
-from pytest_dlparity.localize import Localization
+from pytest_dlparity.align import Alignment, Entry, is_floating, is_movement
+from pytest_dlparity.locate import Localization
 from pytest_dlparity.run import Prepared
-from pytest_dlparity.trace import MASKED, Node, Trace, ancestors
+from pytest_dlparity.trace import MASKED, Index, Node, Trace, ancestors, informative
 
 KEPT = 1 << 24  # elements of all kept values of one side: 128 MB
 LINES = 160  # of both functions; beyond, nobody reads a script
@@ -221,12 +221,13 @@ class _Cutter:
         """(torch's value, jax's, how that lies, whether they are proved to be the same thing)."""
         for torch, jax in self._pairs():
             for move in self._moves(torch, jax):
-                if (torch, jax) == self.leaf or (time.perf_counter() < self.until and self._agrees(torch, jax, move)):
+                if time.perf_counter() < self.until and self._agrees(torch, jax, move):
                     yield torch, jax, move, True
                     break
-        for torch, jax in self._unproved():
-            for move in self._moves(torch, jax)[:1]:
-                yield torch, jax, move, False
+        alike = [(torch, jax, move) for torch, jax in self._of_one_kind() for move in self._moves(torch, jax)]
+        yield from ((*found, True) for found in alike if self._rejoins(*found))
+        yield from ((*self.leaf, move, True) for move in self._moves(*self.leaf))
+        yield from ((*found, False) for found in alike[:1])
 
     def _pairs(self) -> Iterator[tuple[int, int]]:
         """Values that may be the same thing, the earliest first. A value that the other side has stands for an operation that is left out."""
@@ -240,7 +241,6 @@ class _Cutter:
             )
             pairs = dict.fromkeys([first, *out, *ends, *((t, j) for _, t, j in later)])
             yield from ((t, j) for t, j in pairs if j not in self.made.jax.get(t, ()) and (t, j) != self.leaf)
-        yield self.leaf
 
     def _after(self, trace: Trace, side: int) -> list[int]:
         """The values through which everything goes that follows from the parting."""
@@ -258,8 +258,8 @@ class _Cutter:
             reach = max(reach, read_last.get(index, 0))
         return found[:LATER]
 
-    def _unproved(self) -> Iterator[tuple[int, int]]:
-        """Where nothing is proved, because something else differs later on: operations of one kind, or calls of one name."""
+    def _of_one_kind(self) -> Iterator[tuple[int, int]]:
+        """Operations of one kind, or the ends of calls of one name: where no value makes all agree, because something else differs later on."""
         ours, theirs = self.entries
         if ours is None or theirs is None:
             return
@@ -317,6 +317,18 @@ class _Cutter:
         if mine is None or yours is None or mine.size != yours.size:
             return False
         return gap(self._leaf_move(mine, yours)(mine), yours, masked=True) <= ROUNDING
+
+    def _rejoins(self, torch: int, jax: int, move: Move) -> bool:
+        """Whether the operations that read jax's value give, with torch's in its place, values that torch has after it."""
+        again = tracing.jax_trace(self.prep, (), self.where.backward, {jax: move(self.values["torch"][torch])})
+        moved, readers = {jax}, []
+        for node in again.nodes[jax + 1 :]:
+            if moved.intersection(node.reads) and (node.kind == "move" or is_movement(node)):
+                moved.add(node.index)
+            elif moved.intersection(node.reads) and is_floating(node) and informative(node):
+                readers.append(node.print)
+        later = Index((n.print, n.index) for n in self.torch.nodes[torch + 1 :] if n.print is not None and n.index not in self.made.jax)
+        return bool(readers) and all(later.find(found, ROUNDING) for found in readers if found is not None)
 
     # ------------------------------------------------------------ what it is made of
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from pytest_dlparity import diagnose, localize
+from pytest_dlparity import diagnose, locate, precise
 from pytest_dlparity.compare import Verdict
-from pytest_dlparity.diagnose import Cause
 from pytest_dlparity.errors import SpecError
-from pytest_dlparity.localize import Localization
+from pytest_dlparity.precise import Lost
 from pytest_dlparity.reference import Reference
 from pytest_dlparity.report import Report
 
@@ -20,15 +19,6 @@ TRACES = 4  # runs of the float64 reference that two traces and a second look ta
 DEADLINE = 20.0  # seconds in which causes are looked for
 
 Say = Callable[[str], None]
-
-
-@dataclass
-class Explained:
-    """What is known of one spec's failure, found once."""
-
-    where: Localization | None = None
-    causes: tuple[Cause, ...] = ()
-    trouble: str = ""  # what kept causes from being looked for
 
 
 def validated(wanted: str) -> str:
@@ -43,25 +33,41 @@ def validated(wanted: str) -> str:
 
 
 def explained(report: Report, truth: Reference, wanted: str = "auto", say: Say | None = None) -> Report:
-    """The report with what is known of where and why; the same report where nothing is asked or nothing failed in float64."""
+    """The report with what is known of where and why; the same report where nothing is asked for or nothing failed.
+
+    A difference in float64 has a place and, if it has a name, a cause; a loss of precision has the operation at which it happens.
+    """
     apart = [v for v in report.failed if v.reason in ("semantics", "unequal64", "nonfinite64")]
-    if wanted == "off" or not (apart or wanted == "always"):
+    slips = [v for v in report.failed if v.reason == "precision"]
+    if wanted == "off" or not (apart or slips or wanted == "always"):
         return report
-    if truth.explained is None:
-        truth.explained = _explained(truth, apart, _Patience(report.spec.name, say))
-    found: Explained = truth.explained
+    patience = _Patience(report.spec.name, say)
+    if slips and not apart:
+        return replace(report, lost=_lost(truth, slips[0], patience))
+    if truth.explained.where is None:
+        _explain(truth, apart, patience)
+    found = truth.explained
     notes = (f"  note: the cause could not be looked for: {found.trouble}",) if found.trouble else ()
     return replace(report, where=found.where, causes=found.causes, remarks=(*report.remarks, *notes))
 
 
-def _explained(truth: Reference, apart: Sequence[Verdict], patience: _Patience) -> Explained:
+def _lost(truth: Reference, verdict: Verdict, patience: _Patience) -> Lost | None:
+    key = verdict.cell.dtype, verdict.side
+    if key not in truth.explained.lost:
+        patience.expects(truth.seconds * TRACES, "looking for where precision is lost")
+        truth.explained.lost[key] = precise.lost(truth.prep, truth, *key, verdict.name)
+    return truth.explained.lost[key]
+
+
+def _explain(truth: Reference, apart: Sequence[Verdict], patience: _Patience) -> None:
+    found = truth.explained
     patience.expects(truth.seconds * TRACES, "looking for where the two sides part")
-    where = localize.located(truth.prep, truth, list(dict.fromkeys(v.name for v in apart)))
+    found.where = locate.located(truth.prep, truth, list(dict.fromkeys(v.name for v in apart)))
     patience.expects(0.0, "looking for the cause")
     try:
-        return Explained(where, tuple(diagnose.causes(truth.prep, truth, DEADLINE, where)) if apart else ())
+        found.causes = tuple(diagnose.causes(truth.prep, truth, DEADLINE, found.where)) if apart else ()
     except Exception as error:  # noqa: BLE001  the verdict stands without its cause
-        return Explained(where, trouble=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+        found.trouble = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 class _Patience:

@@ -194,7 +194,10 @@ def _in_the_cell(ready: Begun, cell: Cell, torch: Outcome, jax: Outcome) -> Refe
 def _remarks(ready: Begun, cell: Cell, device: Device) -> tuple[str, ...]:
     said = [device.note, report.judged_by(cell, ready.prep.spec.precision, "tpu" if device.jax.startswith("tpu") else device.torch)]
     if ready.reference.random:
-        said.append("the torch side drew random numbers (dropout in train mode?): give train=False, or draw them with dlp and pass them in")
+        said.append(
+            "the torch side drew random numbers (dropout in train mode?): give train=False, shared_randomness=True, or draw them with dlp "
+            "and pass them in"
+        )
     if ready.prep.shared is not None:
         said.append(str(ready.prep.shared))
     if ready.prep.fixed:

@@ -31,6 +31,7 @@ BEGUN = pytest.StashKey["OrderedDict[Any, Any]"]()
 ROWS = pytest.StashKey[list[dict[str, Any]]]()  # of one item: what its reports found
 LOCK = pytest.StashKey[Any]()
 TIMES = pytest.StashKey[list[dict[str, Any]]]()
+LOST = pytest.StashKey[list[str]]()  # of one item: reproducers that could not be written
 KEPT = 2  # references of specs that several cells share; more would hold their arrays for nothing
 
 # name, metavar, help. Each is an option --dlparity-NAME and an ini value dlparity_NAME.
@@ -42,6 +43,7 @@ _SETTINGS = (
     ("tolerance", "SPEC", "auto (measured), conventional, or rtol=1e-3,atol=1e-5"),
     ("require", "NAMES", "Devices on which at least one spec must have run, or the run fails"),
     ("localize", "WHEN", "Say where the two sides part, and why: auto (after a failure in float64), always or off"),
+    ("reproduce", "DIR", "Write a folder with a small script that fails by itself into this one, for each failure"),
     ("report", "WHAT", "Table at the end: failures, all or none"),
     ("json", "PATH", "Write every verdict with its numbers to this file"),
 )
@@ -57,6 +59,7 @@ _DEFAULTS = {
     "tolerance": "auto",
     "require": "",
     "localize": "auto",
+    "reproduce": "",
     "report": "failures",
     "json": "",
 }
@@ -99,6 +102,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--dlparity-report={_setting(config, 'report')}: write failures, all or none.")
     if not str(_setting(config, "seed")).isdecimal():
         raise pytest.UsageError(f"--dlparity-seed={_setting(config, 'seed')}: write a whole number that is not negative.")
+    folder = _setting(config, "reproduce")
+    if folder and Path(folder).exists() and not Path(folder).is_dir():
+        raise pytest.UsageError(f"--dlparity-reproduce={folder}: that is a file. Give the folder into which reproducers go.")
     if not _is_worker(config):
         config.pluginmanager.register(_Ledger(config), "dlparity-ledger")
     if config.pluginmanager.hasplugin("xdist"):
@@ -234,7 +240,7 @@ class Parity:
     def __init__(self, item: pytest.Function, point: Point, restart: Callable[[], None]) -> None:
         self._item, self._point, self._restart = item, point, restart
         self._report: Report | None = None
-        item.stash[ROWS], item.stash[TIMES] = [], []  # fresh for each attempt: a rerun must not count twice
+        item.stash[ROWS], item.stash[TIMES], item.stash[LOST] = [], [], []  # fresh for each attempt: a rerun must not count twice
         item.user_properties[:] = [(key, value) for key, value in item.user_properties if not key.startswith("dlparity.")]
 
     @property
@@ -271,6 +277,8 @@ class Parity:
         begun = _begun(config, spec, asked, fspath.removeprefix("test_"))
         report = parity.in_cell(begun, cell, device, asked.tolerance, asked.strict, f'pytest "{shown}"')
         report = explain.explained(report, begun.reference, asked.localize, _say(config))
+        if (folder := _setting(config, "reproduce")) and not report.ok:
+            report = self._reproduced(report, begun, folder)
         row = record.row(report, shown)
         self._item.stash[ROWS].append(row)
         self._item.user_properties.extend(record.properties(row))
@@ -284,6 +292,15 @@ class Parity:
                     "dlparity: this platform has no file lock, so a timing item cannot run alone beside other workers: time it with -n 0"
                 )
             self._item.stash[TIMES].extend(speed.rows(begun, cell, device, shown, report))
+        return report
+
+    def _reproduced(self, report: Report, begun: Any, folder: str) -> Report:
+        """The report with the place of its reproducer."""
+        from pytest_dlparity import reproducer
+
+        number = len(self._item.stash[ROWS])
+        report, lost = reproducer.noted(report, begun, folder, self._item.nodeid + (f"#{number + 1}" if number else ""))
+        self._item.stash[LOST] += [lost] * bool(lost)
         return report
 
     def _require(self, asked: Asked, device: Device) -> None:
@@ -382,6 +399,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.dlparity = {
             "rows": item.stash.get(ROWS, []),
             "times": item.stash.get(TIMES, []),
+            "lost": item.stash.get(LOST, []),
         }  # plain types: it crosses to the controller
     return report
 
@@ -394,6 +412,7 @@ class _Ledger:
         self.rows: list[dict[str, Any]] = []
         self.missing: list[str] = []
         self.unwritten = ""
+        self.lost: list[str] = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -401,6 +420,7 @@ class _Ledger:
         if not found or report.outcome == "rerun":
             return
         self.rows += found["rows"]
+        self.lost += found["lost"]
         if found["times"]:
             from pytest_dlparity import benchmark_bridge
 
@@ -412,6 +432,8 @@ class _Ledger:
         result = yield
         ran = {device for row in self.rows for device in row["devices"]}
         self.missing = [name for name in _split(_setting(self.config, "require")) if name not in ran]
+        if self.lost and session.exitstatus in (0, 5):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.missing and not self.config.getoption("collectonly", False) and session.exitstatus in (0, 5):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         path = _setting(self.config, "json")
@@ -433,6 +455,8 @@ class _Ledger:
             terminalreporter.section("dlparity")
             for line in report.table(rows):
                 terminalreporter.write_line(line)
+        for problem in self.lost:
+            terminalreporter.write_line(f"dlparity: a reproducer is missing, {problem}: the run fails.", red=True, bold=True)
         if self.unwritten:
             terminalreporter.write_line(self.unwritten, red=True, bold=True)
         for name in self.missing:

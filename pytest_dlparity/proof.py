@@ -221,8 +221,7 @@ class Search:
         for leaf in self.asked:
             options = candidates(leaf, [one for one in left if one.name == self.pairs.get(leaf.name)], shapes)
             options = options or candidates(leaf, left, shapes)
-            if options:
-                found[leaf.name] = Question(leaf, options)
+            found[leaf.name] = Question(leaf, options)
         return found
 
     def _tied(self, questions: Mapping[str, Question], found: Sequence[Carry]) -> dict[str, Question]:
@@ -325,7 +324,8 @@ def _index(sides: Sides, numbers: Arrays, trace: Trace) -> Index:
     """The fingerprints of torch's values, and of the gates of its recurrent layers, which it computes for all gates at once."""
     items = [(node.print, node.index) for node in trace.nodes if node.print is not None and node.data and informative(node)]
     gated = {leaf.name for leaf in names.torch_leaves(sides.torch_leaves) if leaf.kind == "recurrent"}
-    wanted = frozenset(node.index for node in trace.nodes if gated and _meets(trace.nodes, node, gated))
+    made = {node.index for node in trace.nodes if gated and _meets(trace.nodes, node, gated)}
+    wanted = frozenset(node.index for node in trace.nodes if made and _origin(trace.nodes, node).index in made)
     if wanted:
         values = [(node.value, node.index) for node in _traced(sides, numbers, wanted).nodes if node.value is not None]
         items += [(print_, index) for value, index in values for print_ in _gates(value)]
@@ -333,8 +333,14 @@ def _index(sides: Sides, numbers: Arrays, trace: Trace) -> Index:
 
 
 def _meets(nodes: Sequence[Node], node: Node, params: set[str]) -> bool:
-    """Whether an operation joins data and one of the parameters."""
-    return node.kind == "op" and node.data and any(_origin(nodes, nodes[read]).name in params for read in node.reads)
+    """Whether an operation joins data and what is made of the parameters alone."""
+    alone = [index for index in node.reads if not nodes[index].data] if node.kind == "op" and node.data else []
+    while alone:
+        other = nodes[alone.pop()]
+        if other.name in params:
+            return True
+        alone.extend(other.reads)
+    return False
 
 
 def _origin(nodes: Sequence[Node], node: Node) -> Node:
@@ -344,10 +350,12 @@ def _origin(nodes: Sequence[Node], node: Node) -> Node:
 
 
 def _gates(value: np.ndarray) -> Iterator[Fingerprint]:
-    """Equal parts of a result along its last axis."""
-    for count in GATES:
-        if value.ndim and value.shape[-1] % count == 0 and value.size > count:
-            yield from map(fingerprint, np.split(value, count, -1))
+    """Equal parts of a result along its last axis, of all time steps and of each."""
+    rows = [value, *(value if value.ndim == 3 else ()), *(value.swapaxes(0, 1) if value.ndim == 3 else ())]
+    for row in rows:
+        for count in (1, *GATES):
+            if row.ndim and row.shape[-1] % count == 0 and row.size > count:
+                yield from map(fingerprint, np.split(row, count, -1))
 
 
 class Agreement(NamedTuple):
@@ -363,7 +371,7 @@ class Agreement(NamedTuple):
 
 def agreement(sides: Sides, carries: Sequence[Carry]) -> Agreement:
     """Whether the two sides compute the same with these carries: once, in float64, with random numbers for torch's parameters."""
-    torch_side, _, jax_side, _ = _frameworks()
+    torch_side, *_ = _frameworks()
     numbers = varied(sides)
     with torch_side.settings("float64", sides.precision):
         params, buffers = ({name: numbers[name] for name in part} for part in (sides.params, sides.buffers))

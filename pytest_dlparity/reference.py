@@ -47,6 +47,16 @@ class Noise:
 
 
 @dataclass
+class Explained:
+    """What a failure was found to come from (explain.py), once for all cells."""
+
+    where: Any = None  # a Localization
+    causes: tuple[Any, ...] = ()
+    trouble: str = ""  # what kept causes from being looked for
+    lost: dict[tuple[str, str], Any] = field(default_factory=dict)  # (dtype, side) -> where precision is lost, or None
+
+
+@dataclass
 class Reference:
     """Both sides in float64 on the CPU; noise is measured when a format first needs it."""
 
@@ -63,7 +73,7 @@ class Reference:
     _moving: dict[str | None, frozenset[str]] = field(default_factory=dict)
     _casts: tuple[dict[str, str], dict[str, str]] | None = None
     seconds: float = 0.0  # that the float64 run took, compilation included
-    explained: Any = None  # what a failure was found to come from (explain.py)
+    explained: Explained = field(default_factory=lambda: Explained())
 
     def noise(self, format: Format, of: str = "inputs", accumulated: bool = False, runs: int = RUNS) -> Noise:
         """Noise of one format; `of` the inputs, or also of every operation inside "torch" or "jax".

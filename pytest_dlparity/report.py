@@ -29,6 +29,7 @@ class Report:
     remarks: tuple[str, ...] = ()
     where: Any = None  # a Localization, where one was asked for
     causes: tuple[Any, ...] = ()
+    lost: Any = None  # where precision is lost, where that is one operation
 
     @property
     def ok(self) -> bool:
@@ -279,7 +280,7 @@ def _failures(report: Report, every: bool) -> list[str]:
 
 def _explained(report: Report) -> list[str]:
     """Why, and where."""
-    lines = []
+    lines = [f"  where: {report.lost}"] if report.lost is not None else []
     for cause in report.causes:
         lines.append(f"  why: {cause.sentence}")
         if cause.write:

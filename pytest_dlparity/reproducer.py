@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pytest_dlparity import excerpt, localize, matrix, parity, steps, whole
+from pytest_dlparity import excerpt, locate, matrix, parity, steps, whole
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.excerpt import Excerpt, Move, NoExcerpt
-from pytest_dlparity.localize import Localization
+from pytest_dlparity.locate import Localization
 from pytest_dlparity.matrix import Cell
 from pytest_dlparity.parity import Begun
 from pytest_dlparity.report import Report
@@ -116,8 +116,8 @@ def written(report: Report, ready: Begun, directory: str | os.PathLike[str], nam
     place = Path(directory) / folder(name)
     try:
         _placed(place, _files(report, made, name, ready.prep.seed), made.arrays)
-    except OSError as error:
-        return Written(None, made.why, f"{place.as_posix()} could not be written ({error.strerror or error})")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        return Written(None, made.why, f"{place.as_posix()} could not be written ({getattr(error, 'strerror', '') or error})")
     return Written(place / (REASON if made.why else SCRIPT), made.why)
 
 
@@ -152,12 +152,13 @@ def _made(report: Report, ready: Begun) -> Made:
         if prep.job.kind == "optimizer":
             return _of_steps(steps.steps(prep, failed), report)
         where = _where(report, ready)
+        why = where.reason
         if where.status == "parts":
             try:
                 return _of_excerpt(excerpt.excerpt(prep, where), where)
-            except NoExcerpt:
-                pass
-        return _of_whole(whole.whole(prep, failed), report)
+            except NoExcerpt as error:
+                why = str(error)
+        return _of_whole(whole.whole(prep, failed), report, why)
     except (NoExcerpt, ValueError) as error:
         return Made(arrays=_arrays(ready), why=str(error))
 
@@ -166,7 +167,7 @@ def _where(report: Report, ready: Begun) -> Localization:
     apart = list(dict.fromkeys(v.name for v in report.failed if v.reason in IN_FLOAT64))
     if not apart:
         return Localization("unknown", reason="the two sides do not differ in float64")
-    return report.where or localize.located(ready.prep, ready.reference, apart)
+    return report.where or locate.located(ready.prep, ready.reference, apart)
 
 
 def _arrays(ready: Begun) -> Arrays:
@@ -321,7 +322,7 @@ def differs(name, t, j, how, limit, truth=None):
     if t.shape != j.shape or (how == "equal" and (t.dtype.kind in "biu") != (j.dtype.kind in "biu")):
         print(f"{{name}}: torch {{t.dtype}}{{list(t.shape)}}, jax {{j.dtype}}{{list(j.shape)}}")
         return True
-    t, j = t * 1.0, j * 1.0
+    t, j = (x.astype(np.result_type(x, np.float64)) for x in (t, j))
     gap = apart(t, j)
     at = np.unravel_index(gap.argmax(), gap.shape)
 {judge}
@@ -354,24 +355,30 @@ def _judging(hows: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def _of_whole(made: Whole, report: Report) -> Made:
-    """The script of two programs."""
-    wide = made.dtype in ("float64", "complex128")
-    tensor = "torch.tensor(a)" if wide else f"(torch.tensor(a).to(torch.{made.dtype}) if a.dtype == np.float64 else torch.tensor(a))"
-    array = "jnp.asarray(a)" if wide else f'(jnp.asarray(a, "{made.dtype}") if a.dtype == np.float64 else jnp.asarray(a))'
+def _given(dtype: str) -> str:
+    """How arrays become tensors: what is kept in float64 is for the dtype, the rest has its own."""
+    wide = dtype in ("float64", "complex128")
+    torch = "torch.tensor(a)" if wide else f"torch.tensor(a).to(torch.{dtype}) if a.dtype == np.float64 else torch.tensor(a)"
+    jax = "jnp.asarray(a)" if wide else f'jnp.asarray(a, "{dtype}") if a.dtype == np.float64 else jnp.asarray(a)'
+    return f"\ndef tensor(a):\n    return {torch}\n\n\ndef array(a):\n    return {jax}\n\n"
+
+
+def _of_whole(made: Whole, report: Report, why: str) -> Made:
+    """The script of two programs; `why` it is not one of a piece of them."""
+    half = made.dtype in ("bfloat16", "float16")
     lies = "".join(f'\n    lies[{name!r}] = arrays[{name!r}]{move.text()}' for name, move in made.moves.items())
     results = "".join(f'\n    t[{name!r}] = t[{name!r}]{move.text()}' for name, move in made.results.items() if name in made.gives["torch"])
     run = f"""    torch_gives, jax_gives = {made.gives["torch"]}, {made.gives["jax"]}
     lies = dict(arrays){lies}
-    given = (arrays[name] for name in {made.takes["torch"]})
-    t = dict(zip(torch_gives, (x{".double()" if not wide else ""}.numpy() for x in torch_side(*({tensor} for a in given)))))
-    given = (lies[name] for name in {made.takes["jax"]})
-    j = dict(zip(jax_gives, (np.asarray(x{', "float64"' if not wide else ""}) for x in jax_side(*({array} for a in given))))){results}"""
+    found = torch_side(*(tensor(arrays[name]) for name in {made.takes["torch"]}))
+    t = dict(zip(torch_gives, (x{".float()" * half}.numpy() for x in found)))
+    found = jax_side(*(array(lies[name]) for name in {made.takes["jax"]}))
+    j = dict(zip(jax_gives, (np.asarray(x{', "float32"' * half}) for x in found))){results}"""
     judged = {name: tuple(judge) for name, judge in made.judged.items()}
     hows = list(dict.fromkeys(judge.how for judge in made.judged.values()))
     script = "\n".join([
-        _head(f"{report.spec.name}: torch and jax differ in {made.dtype}."), _settings(made.dtype, made.precision), f"JUDGED = {judged}", "", "",
-        *made.torch, "", "", *made.jax, "", _APART, "", _LEAVES.strip("\n").format(judge=_judging(hows), run=run) + "\n",
+        _head(f"{report.spec.name}: torch and jax differ in {made.dtype}. Both programs are here whole: {without_paths(why).rstrip('.')}."), _settings(made.dtype, made.precision), f"JUDGED = {judged}", "", "",
+        *made.torch, "", "", *made.jax, "", _APART, _given(made.dtype), _LEAVES.strip("\n").format(judge=_judging(hows), run=run) + "\n",
     ])  # fmt: skip
     return Made(script, made.arrays)
 

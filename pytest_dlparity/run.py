@@ -101,7 +101,7 @@ def prepared(spec: Spec, seed: int, dtypes: Sequence[str]) -> Prepared:
         return _prepared_optimizer(spec, seed, grid)
     made = sides(spec, seed, grid)
     torch_program, jax_program, job, params, buffers, inputs, _ = made
-    carries = _carries(spec, made)
+    carries = _carries(spec, made, seed, grid)
     floating = [n for n, a in {**inputs, **params}.items() if tolerance.is_inexact(a) and n not in torch_program.frozen]
     wrt = floating if spec.wrt is None else _checked_wrt(spec.wrt, {**inputs, **params})
     trained = tuple(n for n in params if n in floating) if spec.steps else ()
@@ -212,25 +212,27 @@ def _checked_wrt(wrt: Sequence[str], known: Mapping[str, np.ndarray]) -> list[st
     return list(wrt)
 
 
-def _carries(spec: Spec, sides: Sides) -> tuple[Carry, ...]:
-    if sides.jax.library == "function":
+def _carries(spec: Spec, made: Sides, seed: int, grid: tuple[Format, ...]) -> tuple[Carry, ...]:
+    if made.jax.library == "function":
         if spec.param_map:
             raise SpecError(
                 "param_map is given, but the jax side is a function: it gets torch's parameters by their torch names. Leave param_map out, "
                 "or give a module as the jax side."
             )
-        if spec.params_tree is None and sides.torch.module is None and (sides.params or sides.buffers):
+        if spec.params_tree is None and made.torch.module is None and (made.params or made.buffers):
             raise SpecError("the torch side has parameters that the jax side cannot get.")
-        return tuple(Carry(name, name, how="name") for name in {**sides.params, **sides.buffers})
-    if sides.torch.module is None and sides.jax.params:
+        return tuple(Carry(name, name, how="name") for name in {**made.params, **made.buffers})
+    if made.torch.module is None and made.jax.params:
         raise SpecError(
-            f"the jax side is a {sides.jax.library} module with parameters and the torch side a function, so nothing would share them. "
+            f"the jax side is a {made.jax.library} module with parameters and the torch side a function, so nothing would share them. "
             "Give an nn.Module as the torch side, or functions of `params` on both."
         )
     try:
-        return param_map.carries(sides.torch_leaves, sides.jax_leaves, spec.param_map)
+        return param_map.carries(made.torch_leaves, made.jax_leaves, spec.param_map)
     except param_map.Doubt as doubt:
-        return proof.carries(sides, spec.param_map, doubt)
+        if spec.shared_randomness:  # draws pair only once numbers are carried, and which goes where does not hang on the mode
+            made = sides(replace(spec, train=False, shared_randomness=False), seed, grid)
+        return proof.carries(made, spec.param_map, doubt)
 
 
 # ---------------------------------------------------------------- the torch side

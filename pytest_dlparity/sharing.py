@@ -480,6 +480,12 @@ def _advice(torch: Sequence[Drawn], jax: Sequence[Drawn]) -> str:
             return f"Write jax.random.bernoulli(key, {t.keep:.6g}, {j.shape}) on the jax side"
         if t.kind == "uniform" and j.kind == "bernoulli" and j.keep is not None:
             return f"Write torch.empty({list(t.shape)}).bernoulli_({j.keep:.6g}) on the torch side"
+        if t.kind == j.kind and math.prod(t.shape) > math.prod(j.shape):
+            return (
+                "Let jax draw a number for each element, not one for several (flax: broadcast_dropout=False; vmap: a key for each example)"
+            )
+        if t.kind == j.kind and math.prod(t.shape) < math.prod(j.shape):
+            return "Let torch draw a number for each element, not one for several (dropout, not dropout2d)"
     return "Let both sides draw the same numbers of the same shape in the same order"
 
 

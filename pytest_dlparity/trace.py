@@ -6,6 +6,7 @@ row is known in a matrix of equal rows. -inf, finfo.min and -1e9 are one class o
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import numpy as np
 
 MASKED = -9.9e3  # and below: what attention masks are filled with (-1e4, -1e9, finfo.min, -inf)
 HUGE = 1e30  # and above: the same with the other sign
+CHUNK = 8192  # elements: they fit the cache, and no temporary is large enough to be mapped anew each time
 SAMPLE = 256  # elements from which the number of distinct values is counted
 
 
@@ -99,7 +101,7 @@ def fingerprint(array: Any) -> Fingerprint:
     if not a.size or a.dtype.kind not in "fiub":
         return Fingerprint(int(a.size), 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
     x = a.astype(np.float64, copy=False).ravel(order="K")
-    count, low, high = x.size, float(x.min()), float(x.max())
+    count, low, high = x.size, float(np.minimum.reduce(x)), float(np.maximum.reduce(x))
     nans = masked = huge = 0
     if not (low > MASKED and high < HUGE):
         nan, down, up = np.isnan(x), x <= MASKED, x >= HUGE
@@ -110,17 +112,26 @@ def fingerprint(array: Any) -> Fingerprint:
         if not x.size:
             return Fingerprint(count, nans, masked, huge, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
         low, high = float(x.min()), float(x.max())
+    chunks = [_sums(x[start : start + CHUNK]) for start in range(0, x.size, CHUNK)]
+    mean, absolute, square, cube = (math.fsum(column) / x.size for column in zip(*chunks, strict=True))
+    return Fingerprint(count, nans, masked, huge, mean, absolute, square, cube, low, high, 1 if low == high else _distinct(x))
+
+
+def _sums(x: np.ndarray) -> tuple[float, float, float, float]:
+    """Of the numbers, their sizes, squares and cubes."""
     squares = x * x
-    return Fingerprint(
-        count, nans, masked, huge, float(x.mean()), float(np.abs(x).mean()), float(squares.mean()), float(squares.dot(x)) / x.size, low, high,
-        1 if low == high else _distinct(x),
-    )  # fmt: skip
+    return float(np.add.reduce(x)), float(np.add.reduce(np.abs(x))), float(np.add.reduce(squares)), float(squares.dot(x))
 
 
 def _distinct(x: np.ndarray) -> int:
     sample = x if x.size <= SAMPLE else x[:: x.size // SAMPLE]
-    found = np.unique(sample).size
-    return int(found if found > 2 or x.size <= SAMPLE else np.unique(x[: 16 * SAMPLE]).size)
+    found = _different(sample)
+    return found if found > 2 or x.size <= SAMPLE else _different(x[: 16 * SAMPLE])
+
+
+def _different(x: np.ndarray) -> int:
+    found = np.sort(x)
+    return 1 + int(np.count_nonzero(found[1:] != found[:-1]))
 
 
 def alike(a: Fingerprint, b: Fingerprint, rtol: float = 1e-9, broadcast: bool = False) -> bool:

@@ -12,31 +12,42 @@ from pytest_dlparity.run import Prepared
 from pytest_dlparity.trace import Node, Trace
 
 
-def torch_trace(prep: Prepared, keep: Collection[int] = (), backward: bool = True) -> Trace:
-    """The torch side's forward pass, and its backward pass with the spec's cotangents. `keep`: nodes whose values are kept."""
+def torch_trace(prep: Prepared, keep: Collection[int] = (), backward: bool = True, dtype: str = "float64") -> Trace:
+    """The torch side's forward pass, and its backward pass with the spec's cotangents. `keep`: nodes whose values are kept.
+
+    In another dtype than float64 nothing is widened: it is the run of a cell.
+    """
     torch_side, _ = run.frameworks()
     from pytest_dlparity.frameworks import torch_trace as tracer
 
-    with torch_side.settings("float64", prep.spec.precision):
-        ready = run.torch_ready(prep, "cpu", "float64", False)
-        return tracer.trace(ready, prep.job, prep.cotangent, keep, backward)
+    with torch_side.settings(dtype, prep.spec.precision):
+        ready = run.torch_ready(prep, "cpu", dtype, False)
+        return tracer.trace(ready, prep.job, prep.cotangent, keep, backward, dtype != "float64")
 
 
-def jax_trace(prep: Prepared, keep: Collection[int] = (), backward: bool = True, instead: Mapping[int, np.ndarray] | None = None) -> Trace:
-    """The same of the jax side. `instead`: values that take the place of what some nodes computed."""
+def jax_trace(
+    prep: Prepared,
+    keep: Collection[int] = (),
+    backward: bool = True,
+    instead: Mapping[int, np.ndarray] | None = None,
+    dtype: str = "float64",
+) -> Trace:
+    """The same of the jax side. `instead`: values that take the place of what some nodes computed.
+
+    In another dtype than float64 each result is rounded to what the function has there.
+    """
     _, jax_side = run.frameworks()
     from pytest_dlparity.frameworks import jax_trace as tracer
 
-    with jax_side.settings("float64", prep.spec.precision):
-        params, state = run.jax_start(prep, "float64")
+    with jax_side.settings(dtype, prep.spec.precision):
+        params, state = run.jax_start(prep, dtype)
         backward = backward and bool(prep.job.wrt)
-        held = jax_side.arrays(run.cotangents(prep), "float64") if backward else {}
-        args = params, state, jax_side.arrays(prep.inputs, "float64"), held
-        functions = run.Functions(prep, "cpu", "float64", True)
-        traced, _ = functions("evaluate" if backward else "forward").traced(*args)
+        held = jax_side.arrays(run.cotangents(prep), dtype) if backward else {}
+        args = params, state, jax_side.arrays(prep.inputs, dtype), held
+        traced, _ = run.Functions(prep, "cpu", dtype, True)("evaluate" if backward else "forward").traced(*args)
         names = [(("param", "param", "input", "const")[part], name) for part, name in jax_side.paths(args)]
         outputs = [_leaf(prep, part, name) for part, name in jax_side.paths(traced.out_info)]
-        return tracer.trace(traced, jax_side.flat(args), names, outputs, keep, instead or {})
+        return tracer.trace(traced, jax_side.flat(args), names, outputs, keep, instead or {}, dtype != "float64")
 
 
 def _leaf(prep: Prepared, part: int, name: str) -> str:

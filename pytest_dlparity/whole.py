@@ -191,13 +191,19 @@ def _ran(made: Whole) -> Whole:
     from pytest_dlparity.frameworks import jax_source, torch_source
 
     with torch_side.settings(made.dtype, made.precision):
-        given = torch_side.tensors({str(i): made.arrays[name] for i, name in enumerate(made.takes["torch"])}, "cpu", made.dtype)
-        torch = torch_source.results("\n".join(made.torch), "torch_side", list(given.values()))
+        given = [_given(torch_side, made.arrays[name], made.dtype) for name in made.takes["torch"]]
+        torch = torch_source.results("\n".join(made.torch), "torch_side", given)
     with jax_side.settings(made.dtype, made.precision):
-        moved = {str(i): made.moves.get(name, _asis)(made.arrays[name]) for i, name in enumerate(made.takes["jax"])}
-        jax = jax_source.results("\n".join(made.jax), "jax_side", list(jax_side.arrays(moved, made.dtype).values()))
+        moved = [made.moves.get(name, _asis)(made.arrays[name]) for name in made.takes["jax"]]
+        arrays = [jax_side.arrays({"": array}, made.dtype)[""] if array.dtype == np.float64 else array for array in moved]
+        jax = jax_source.results("\n".join(made.jax), "jax_side", arrays)
     values = {"torch": dict(zip(made.gives["torch"], torch, strict=True)), "jax": dict(zip(made.gives["jax"], jax, strict=True))}
     return replace(made, values=values)
+
+
+def _given(torch_side: Any, array: np.ndarray, dtype: str) -> Any:
+    """A tensor: what is kept in float64 is for the dtype, the rest has its own."""
+    return torch_side.tensors({"": array}, "cpu", dtype if array.dtype == np.float64 else str(array.dtype))[""]
 
 
 def _asis(array: np.ndarray) -> np.ndarray:

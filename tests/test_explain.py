@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,14 +28,14 @@ def test_a_failure_says_why_and_where() -> None:
 
 
 def test_a_check_looks_for_no_place_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain.localize, "located", _never)
+    monkeypatch.setattr(explain.locate, "located", _never)
     report = dlp.check(gelu())
     assert not report.ok
     assert (report.where, report.causes) == (None, ())
 
 
 def test_a_passing_spec_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain.localize, "located", _never)
+    monkeypatch.setattr(explain.locate, "located", _never)
     monkeypatch.setattr(explain.diagnose, "causes", _never)
     assert dlp.check(gelu(approximate=False), localize="auto").ok
 
@@ -44,12 +46,21 @@ def test_always_follows_a_passing_spec_too() -> None:
     assert "\n  where: the two sides agree everywhere\n" in str(report)
 
 
-def test_a_difference_of_precision_alone_has_no_place_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_of_precision_has_its_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain.diagnose, "causes", _never)
-    side = lambda x: (x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x).astype(x.dtype) * 2
+    monkeypatch.setattr(explain.locate, "located", _never)
+    side = lambda x: (x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x).astype(x.dtype) * 2  # @cast
     report = dlp.check(dlp.layer(torch=lambda x: x * 2, jax=side, inputs=[dlp.normal(64)]), localize="auto")
     assert report["output"].status == "precision"
-    assert report.causes == ()
+    said = next(text for text in str(report).splitlines() if text.startswith("  where: "))
+    here = next(k for k, text in enumerate(Path(__file__).read_text().splitlines(), 1) if text.endswith("# @cast"))
+    jump = re.fullmatch(
+        r"  where: in float32 the jax side's error jumps from 0 to (\d+) roundoffs at astype \(convert_element_type\) at test_explain.py:(\d+) \[64\]; "
+        r"torch's same value has 0",
+        said,
+    )
+    assert jump is not None, said
+    assert (int(jump[1]) > 2**13, int(jump[2])) == (True, here)
 
 
 def test_a_search_for_causes_that_breaks_leaves_verdict_and_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +113,8 @@ def ran(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
 
 def test_a_run_says_it_by_itself_in_each_cell_and_looks_once(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
-    located = explain.localize.located
-    monkeypatch.setattr(explain.localize, "located", lambda *a, **k: looked.append(1) or located(*a, **k))
+    located = explain.locate.located
+    monkeypatch.setattr(explain.locate, "located", lambda *a, **k: looked.append(1) or located(*a, **k))
     result = ran(pytester)
     result.assert_outcomes(failed=2, passed=1)
     assert result.stdout.str().count("where: the two sides part") == 2
@@ -126,7 +137,7 @@ def test_a_place_that_cannot_be_found_loses_nothing(pytester: pytest.Pytester, m
     def broken(*_: Any, **__: Any) -> Any:
         raise RecursionError
 
-    monkeypatch.setattr(explain.localize.tracing, "torch_trace", broken)
+    monkeypatch.setattr(explain.locate.tracing, "torch_trace", broken)
     result = ran(pytester)
     result.assert_outcomes(failed=2, passed=1)
     result.stdout.fnmatch_lines(["*where: where the two sides part cannot be told: the trace does not fit: RecursionError."])

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import pytest_dlparity as dlp
-from pytest_dlparity import localize as stage
-from pytest_dlparity.localize import Localization, Place, localize
+from pytest_dlparity import locate as stage
+from pytest_dlparity.locate import Localization, Place, localize
 
 HERE = Path(__file__)
 WIDTH = 8

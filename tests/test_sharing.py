@@ -417,6 +417,26 @@ def test_dropout_inside_of_attention(weights: bool) -> None:
     assert check(TorchAttention(weights), attention, dlp.normal(2, 6, 16), train=True).ok
 
 
+def test_attention_of_flax_whose_weights_are_found_by_value() -> None:
+    class Linen(linen.Module):
+        broadcast: bool
+
+        @linen.compact
+        def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+            attend = linen.MultiHeadDotProductAttention(4, dropout_rate=0.2, broadcast_dropout=self.broadcast)
+            return attend(x, deterministic=not train)
+
+    given: dict[str, Any] = {
+        "train": True,
+        "param_map": {"attend.out_proj.weight": ("MultiHeadDotProductAttention_0.out.kernel", "o (h d) -> h d o", {"h": 4})},
+    }
+    assert check(TorchAttention(), Linen(False), dlp.normal(2, 6, 16), **given).ok
+    said = refused(TorchAttention(), Linen(True), dlp.normal(2, 6, 16), **given)
+    assert said.startswith(
+        "the draws of the two sides do not match: torch draws the shape [8, 6, 6], jax [1, 1, 6, 6]. "
+    ) and said.endswith(EACH)
+
+
 def lstm(p: dict[str, Any], x: jax.Array) -> jax.Array:
     def layer(x: jax.Array, number: int) -> jax.Array:
         def step(held: Any, x: jax.Array) -> Any:
@@ -526,6 +546,7 @@ def uneven(x: jax.Array) -> jax.Array:
     return x * jax.random.uniform(KEY, x.shape, x.dtype, low, low + 1)  # bounds that are arrays
 
 
+EACH = "Let jax draw a number for each element, not one for several (flax: broadcast_dropout=False; vmap: a key for each example)" + END
 T, J = f"bernoulli(0.9) of [8, 12] {TORCH_DROPPED}", f"bernoulli(0.9) of [8, 12] {DROPPED}"
 OTHER = J.replace("0.9", "0.8")
 SEED = "torch.manual_seed out of the model"
@@ -559,7 +580,7 @@ REFUSALS: dict[str, tuple[Any, Any, str]] = {
     "one key for all examples": (
         torch_dropped,
         dlp.vmap(lambda x: dropped(x, KEY)),
-        unlike("torch draws the shape [8, 12], jax [12]", T, J.replace("8, ", "")),
+        unlike("torch draws the shape [8, 12], jax [12]", T, J.replace("8, ", ""), EACH),
     ),
     "one key repeated for all examples": (
         torch_dropped,
@@ -575,7 +596,15 @@ REFUSALS: dict[str, tuple[Any, Any, str]] = {
     "broadcast on one side": (
         torch_dropped,
         lambda x: x * jax.random.bernoulli(KEY, 0.9, (8, 1)) / 0.9,  # a draw that is broadcast
-        unlike("torch draws the shape [8, 12], jax [8, 1]", T, "bernoulli(0.9) of [8, 1]" + here("# a draw that is broadcast")),
+        unlike("torch draws the shape [8, 12], jax [8, 1]", T, "bernoulli(0.9) of [8, 1]" + here("# a draw that is broadcast"), EACH),
+    ),
+    "broadcast on the other side": (
+        lambda x: F.dropout1d(x, 0.1),  # channels in torch
+        lambda x: dropped(x, KEY),
+        unlike(
+            "torch draws the shape [1, 8, 1], jax [8, 12]", "bernoulli(0.9) of [1, 8, 1]" + here("# channels in torch"), J,
+            "Let torch draw a number for each element, not one for several (dropout, not dropout2d)" + END,
+        ),
     ),
     "uniform for a mask in jax": (
         torch_dropped,

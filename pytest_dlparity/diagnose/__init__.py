@@ -10,7 +10,22 @@ from typing import Any
 from pytest_dlparity import run
 from pytest_dlparity.calls import Call
 from pytest_dlparity.diagnose import (
-    activations, agreement, attention, convolutions, generic, gradients, indexing, jaxprs, layout, losses, normalisation, optimizers, pooling, recurrent, resizing, search,
+    activations,
+    agreement,
+    attention,
+    convolutions,
+    generic,
+    gradients,
+    indexing,
+    jaxprs,
+    layout,
+    losses,
+    normalisation,
+    optimizers,
+    pooling,
+    recurrent,
+    resizing,
+    search,
 )  # fmt: skip
 from pytest_dlparity.diagnose.cause import Cause
 from pytest_dlparity.diagnose.search import Search, Side
@@ -23,7 +38,8 @@ __all__ = ["Cause", "causes"]
 FAMILIES: tuple[Callable[[Call], Iterator[Variant]], ...] = (
     *(family.variants for family in (
         normalisation, activations, losses, convolutions, pooling, attention, resizing, indexing, recurrent, layout, gradients,
-    )), generic.reductions, generic.complex_numbers, generic.unused, generic.dropout, generic.rounded, generic.constants, generic.factors, generic.structure,
+    )),
+    generic.reductions, generic.complex_numbers, generic.unused, generic.dropout, generic.rounded, generic.constants, generic.factors, generic.structure,
 )  # fmt: skip
 
 
@@ -76,20 +92,21 @@ def _tried(found: Search, side: Side, hypotheses: Iterable[search.Hypothesis]) -
 
 def _of_jax(found: Search) -> None:
     """Changes of the jax side: where torch's explain nothing by name, and where the jax side's own line can be told."""
-    simplest = found.simplest
-    if found.late or (simplest == 0 and not any(one.family == "activation" for one, _ in found.found)):
+    families, named = {one.family for one, _ in found.found}, found.simplest <= search.NAMED
+    if found.late or (named and not families & {"activation", "cast", "detach"}):
         return
     try:
         side, read = jaxprs.side(found.prep)
     except Exception as error:  # noqa: BLE001  as in Search.attempt
         found.refuse(f"jaxpr: {type(error).__name__}", error)
         return
-    _tried(found, side, jaxprs.of_functions(read))
-    if simplest > 0:
+    if not named or "activation" in families:
+        _tried(found, side, jaxprs.of_functions(read))
+    if not named or "cast" in families:
         _tried(found, side, jaxprs.of_casts(read))
     if not found.forward:
         _tried(found, side, jaxprs.of_stops(read))
-    elif simplest > 1:
+    elif not named:
         _tried(found, side, jaxprs.of_numbers(read))
         _tried(found, side, jaxprs.of_whole_numbers(read))
 

@@ -13,7 +13,11 @@ Function = Callable[[Any, Any], Any]
 # name -> (what a sentence calls it, (torch, x) -> result, the line in jax)
 KINDS: dict[str, tuple[str, Function, str]] = {
     "erf gelu": ("the exact gelu", lambda t, x: t.nn.functional.gelu(x), "jax.nn.gelu(x, approximate=False)"),
-    "tanh gelu": ("the tanh approximation of gelu", lambda t, x: t.nn.functional.gelu(x, approximate="tanh"), "jax.nn.gelu(x, approximate=True)"),
+    "tanh gelu": (
+        "the tanh approximation of gelu",
+        lambda t, x: t.nn.functional.gelu(x, approximate="tanh"),
+        "jax.nn.gelu(x, approximate=True)",
+    ),
     "quick gelu": ("x * sigmoid(1.702 x), the quick gelu", lambda t, x: x * t.sigmoid(1.702 * x), "x * jax.nn.sigmoid(1.702 * x)"),
     "silu": ("silu", lambda t, x: x * t.sigmoid(x), "jax.nn.silu(x)"),
     "relu": ("relu", lambda t, x: t.relu(x), "jax.nn.relu(x)"),
@@ -36,7 +40,8 @@ KINDS: dict[str, tuple[str, Function, str]] = {
     "identity": ("no activation", lambda t, x: x * 1, "x"),
 }
 CALLED = {
-    "relu_": "relu", "sigmoid_": "sigmoid", "tanh_": "tanh", "swish": "silu", "logsigmoid": "log_sigmoid", "hard_tanh": "hardtanh", "leaky_relu_": "leaky_relu",
+    "relu_": "relu", "sigmoid_": "sigmoid", "tanh_": "tanh", "swish": "silu", "logsigmoid": "log_sigmoid", "hard_tanh": "hardtanh",
+    "leaky_relu_": "leaky_relu",
 }  # fmt: skip
 SLOPES = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0), "celu": ("alpha", 1.0), "softplus": ("beta", 1.0)}
 SMOOTH = {"erf gelu", "tanh gelu", "quick gelu", "silu", "mish"}  # taken for one another
@@ -58,7 +63,7 @@ def variants(call: Call) -> Iterator[Variant]:
     """The other activations in its place; the slope as an unknown."""
     own = kind(call)
     if own:
-        yield from _others(call, own, lambda a: a["input"])
+        yield from _others(call, own, "input")
     if call.name in SLOPES:
         name, default = SLOPES[call.name]
         now = default if call[name] is None else float(call[name])
@@ -77,22 +82,23 @@ def products(call: Call, calls: Sequence[Call]) -> Iterator[Variant]:
         if made is None or made.name != "sigmoid" or not isinstance(call[argument], Array):
             continue
         inner = _maker(made["input"], calls)
-        constant = next((inner[name] for name in ("input", "other") if isinstance(inner[name], (int, float))), 1.0) if inner is not None else 1.0
+        numbers = [inner[name] for name in ("input", "other") if isinstance(inner[name], (int, float))] if inner is not None else []
+        constant = numbers[0] if numbers else 1.0
         own = "quick gelu" if constant == 1.702 else "silu" if constant == 1.0 else ""
-        yield from _others(call, own, lambda a, argument=argument: a[argument], f"x * sigmoid({constant:g} x)")
+        yield from _others(call, own, argument, f"x * sigmoid({constant:g} x)")
 
 
 def _maker(value: Any, calls: Sequence[Call]) -> Call | None:
     return calls[value.made] if isinstance(value, Array) and 0 <= value.made < len(calls) else None
 
 
-def _others(call: Call, own: str, argument: Callable[[Any], Any], words: str = "") -> Iterator[Variant]:
+def _others(call: Call, own: str, argument: str, words: str = "") -> Iterator[Variant]:
     mine, _, line = KINDS.get(own, (words, None, "x * jax.nn.sigmoid(a * x)"))
     for name, (title, function, _) in KINDS.items():
         if name != own:
             yield differs(
                 f"{call.name} {own or words} as {name}", f"computes {title}", f"computes {words or mine}",
-                lambda a, function=function: function(a.torch, argument(a)), "activation", write=line, change=_change(call, name, title),
+                lambda a, function=function: function(a.torch, a[argument]), "activation", write=line, change=_change(call, name, title),
                 rank=0 if {name, own} <= SMOOTH or name in ("relu6", "leaky_relu", "identity") else 1, meaning=f"activation {name}",
             )  # fmt: skip
 

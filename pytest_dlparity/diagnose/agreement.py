@@ -26,7 +26,9 @@ class Gaps(NamedTuple):
 
     @property
     def apart(self) -> frozenset[str]:
-        return frozenset(name for name, gap in self.relative.items() if not gap <= (LATER if is_later(name) else self.limit))  # NaN lands here
+        return frozenset(
+            name for name, gap in self.relative.items() if not gap <= (LATER if is_later(name) else self.limit)
+        )  # NaN lands here
 
     @property
     def worst(self) -> float:

@@ -55,22 +55,26 @@ def _attention(call: Call) -> Iterator[Variant]:
                 write="jnp.tril(jnp.ones((t, t), bool))",
             )  # fmt: skip
         yield differs(
-            "scaled_dot_product_attention anticausal", "masks the past", "masks the future", lambda a: a.again(is_causal=False, attn_mask=_causal(a, 0).mT), "mask",
+            "scaled_dot_product_attention anticausal", "masks the past", "masks the future", lambda a: a.again(is_causal=False,
+            attn_mask=_causal(a, 0).mT), "mask",
             write="jnp.tril(jnp.ones((t, t), bool))",
         )  # fmt: skip
     elif not masked:
         yield differs(
-            "scaled_dot_product_attention causal", "masks the future", "does not", lambda a: a.again(is_causal=True), "mask", change="is_causal=True in torch",
+            "scaled_dot_product_attention causal", "masks the future", "does not", lambda a: a.again(is_causal=True), "mask",
+            change="is_causal=True in torch",
             write="no mask",
         )  # fmt: skip
     if masked:
         yield from _mask(call)
     yield differs(
-        "scaled_dot_product_attention query and key swapped", "has query and key swapped", "has not", lambda a: a.again(query=a["key"], key=a["query"]), "order",
+        "scaled_dot_product_attention query and key swapped", "has query and key swapped", "has not", lambda a: a.again(query=a["key"],
+        key=a["query"]), "order",
         write="q @ k.swapaxes(-1, -2)",
     )  # fmt: skip
     yield differs(
-        "scaled_dot_product_attention softmax over queries", "takes the softmax over the queries", "over the keys", lambda a: _by_hand(a, axis=-2), "axis",
+        "scaled_dot_product_attention softmax over queries", "takes the softmax over the queries", "over the keys", lambda a: _by_hand(a,
+        axis=-2), "axis",
         write="jax.nn.softmax(scores, axis=-1)",
     )  # fmt: skip
     yield differs(
@@ -79,7 +83,8 @@ def _attention(call: Call) -> Iterator[Variant]:
     )  # fmt: skip
     if call["dropout_p"]:
         yield differs(
-            "scaled_dot_product_attention without dropout", "has no dropout", f"has dropout_p={call['dropout_p']:g}", lambda a: a.again(dropout_p=0.0), "dropout",
+            "scaled_dot_product_attention without dropout", "has no dropout", f"has dropout_p={call['dropout_p']:g}",
+            lambda a: a.again(dropout_p=0.0), "dropout",
             change="dropout_p=0 in torch", write="train=False on both sides",
         )  # fmt: skip
     if call["key"].shape[:-2] != call["query"].shape[:-2]:
@@ -97,11 +102,13 @@ def _mask(call: Call) -> Iterator[Variant]:
     )  # fmt: skip
     if not mask.floating:
         yield differs(
-            "scaled_dot_product_attention mask inverted", "attends where the mask is False", "where it is True", lambda a: a.again(attn_mask=~a["attn_mask"]), "mask",
+            "scaled_dot_product_attention mask inverted", "attends where the mask is False", "where it is True",
+            lambda a: a.again(attn_mask=~a["attn_mask"]), "mask",
             change="~attn_mask in torch", write="mask=mask, True where a key is seen",
         )  # fmt: skip
         yield differs(
-            "scaled_dot_product_attention fully masked rows", "gives a row that is masked everywhere the mean of all values (the mask is a large finite number)",
+            "scaled_dot_product_attention fully masked rows",
+            "gives a row that is masked everywhere the mean of all values (the mask is a large finite number)",
             "gives it 0 (the mask is -inf)", lambda a: _by_hand(a, low=-1e30), "mask", change="finfo.min in the place of -inf in torch",
             write="jnp.where(mask.any(-1, keepdims=True), output, 0)",
         )  # fmt: skip
@@ -112,7 +119,8 @@ def _mask(call: Call) -> Iterator[Variant]:
     else:
         yield differs(
             "scaled_dot_product_attention mask scaled", "scales the added mask with the scores", "adds it to the scaled scores",
-            lambda a: a.again(attn_mask=a["attn_mask"] * (a["scale"] or a["query"].shape[-1] ** -0.5)), "mask", write="q @ k.swapaxes(-1, -2) * scale + mask",
+            lambda a: a.again(attn_mask=a["attn_mask"] * (a["scale"] or a["query"].shape[-1] ** -0.5)), "mask",
+            write="q @ k.swapaxes(-1, -2) * scale + mask",
         )  # fmt: skip
     if len(mask.shape) >= 2 and mask.shape[-1] == mask.shape[-2] > 1:
         yield differs(
@@ -169,7 +177,7 @@ def _softmax(call: Call) -> Iterator[Variant]:
             )  # fmt: skip
     yield differs(
         f"{call.name} of all", "takes the softmax over all elements", f"over axis {own}",
-        lambda a: a["input"].reshape(-1).softmax(0).reshape(shape).log() if call.name == "log_softmax" else a["input"].reshape(-1).softmax(0).reshape(shape),
+        lambda a: getattr(a["input"].reshape(-1), "log_softmax" if call.name == "log_softmax" else "softmax")(0).reshape(shape),
         "axis", write=line, rank=1,
     )  # fmt: skip
     yield differs(
@@ -177,13 +185,26 @@ def _softmax(call: Call) -> Iterator[Variant]:
         change="the division in torch", write="the logits as they are", start=1.0, rank=1, meaning="scale",
     )  # fmt: skip
     if call.name == "log_softmax":
-        yield differs("log_softmax as softmax", "takes the softmax", "its logarithm", lambda a: a["input"].softmax(own), "softmax", write=line)
+        yield differs(
+            "log_softmax as softmax", "takes the softmax", "its logarithm", lambda a: a["input"].softmax(own), "softmax", write=line
+        )
     else:
         yield differs(
-            f"{call.name} as log_softmax", "takes the logarithm of the softmax", "the softmax", lambda a: a["input"].log_softmax(own), "softmax", write=line
+            f"{call.name} as log_softmax",
+            "takes the logarithm of the softmax",
+            "the softmax",
+            lambda a: a["input"].log_softmax(own),
+            "softmax",
+            write=line,
         )
         yield differs(
-            f"{call.name} as sigmoid", "takes a sigmoid of each element", "the softmax", lambda a: a["input"].sigmoid(), "softmax", write=line, rank=1
+            f"{call.name} as sigmoid",
+            "takes a sigmoid of each element",
+            "the softmax",
+            lambda a: a["input"].sigmoid(),
+            "softmax",
+            write=line,
+            rank=1,
         )
 
 
@@ -209,7 +230,15 @@ def _masked_fill(call: Call) -> Iterator[Variant]:
             "masked_fill value", "fills with {c}", f"with {now:g}", lambda a, c: a.again(value=c), "mask", change="{c} in torch",
             write=f"jnp.where(mask, {now:g}, x)", start=start, rank=1,
         )  # fmt: skip
-    yield differs("masked_fill left out", "does not mask", "does", lambda a: a["input"] * 1, "mask", change="no mask in torch", write="jnp.where(mask, value, x)")
+    yield differs(
+        "masked_fill left out",
+        "does not mask",
+        "does",
+        lambda a: a["input"] * 1,
+        "mask",
+        change="no mask in torch",
+        write="jnp.where(mask, value, x)",
+    )
     yield from _transposed_mask("masked_fill", call["mask"], "mask")
 
 
@@ -225,7 +254,8 @@ def _where(call: Call) -> Iterator[Variant]:
     if call["other"] is None:
         return
     yield differs(
-        "where swapped", "has the two branches swapped", "has not", lambda a: a.again(condition=~a["condition"]), "mask", change="~condition in torch",
+        "where swapped", "has the two branches swapped", "has not", lambda a: a.again(condition=~a["condition"]), "mask",
+        change="~condition in torch",
         write="jnp.where(condition, x, y)",
     )  # fmt: skip
     yield from _transposed_mask("where", call["condition"], "condition")
@@ -240,6 +270,7 @@ def _triangle(call: Call) -> Iterator[Variant]:
         )  # fmt: skip
     opposite = "triu" if call.name == "tril" else "tril"
     yield differs(
-        f"{call.name} as {opposite}", f"keeps the {'upper' if opposite == 'triu' else 'lower'} triangle", f"the {'lower' if opposite == 'triu' else 'upper'}",
+        f"{call.name} as {opposite}", f"keeps the {'upper' if opposite == 'triu' else 'lower'} triangle",
+        f"the {'lower' if opposite == 'triu' else 'upper'}",
         lambda a: getattr(a["input"], opposite)(now), "mask", change=f"{opposite} in torch", write=f"jnp.{call.name}(x, k={now})",
     )  # fmt: skip

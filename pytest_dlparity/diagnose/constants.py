@@ -73,7 +73,7 @@ def _tidy(value: float) -> float:
 
 def _slope(residual: Residual, at: float, now: np.ndarray, size: float) -> np.ndarray | None:
     near = max(1e-4 * abs(at), 1e-7 * size) or 1e-7
-    for step in (near, -near, 100 * near):
+    for step in (near, -near, 100 * near, 1e-7, 1e-3):
         there = residual(at + step)
         if there is not None and there.shape == now.shape and np.any(there != now):
             slope: np.ndarray = (there - now) / step
@@ -111,8 +111,7 @@ def names(value: float, sizes: Iterable[int] = ()) -> Iterator[tuple[float, str]
     """
     if value == round(value) and abs(value) < 1e6:
         yield value, f"{value:g}"
-    for form in _forms(value, sorted(set(sizes))):
-        yield form
+    yield from _forms(value, sorted(set(sizes)))
     for number, text in KNOWN.items():
         for sign, mark in ((1, ""), (-1, "-")):
             if abs(value - sign * number) <= 1e-3 * abs(number):
@@ -136,7 +135,11 @@ def _forms(value: float, sizes: Sequence[int]) -> Iterator[tuple[float, str]]:
                 yield (-number if sign else number), sign + text
     for denominator in range(2, 13):
         over = size * denominator
-        if abs(over - round(over)) <= 1e-6 * max(over, 1e-300) and 0 < round(over) <= 2 * denominator and math.gcd(round(over), denominator) == 1:
+        if (
+            abs(over - round(over)) <= 1e-6 * max(over, 1e-300)
+            and 0 < round(over) <= 2 * denominator
+            and math.gcd(round(over), denominator) == 1
+        ):
             yield (-1 if sign else 1) * round(over) / denominator, f"{sign}{round(over)}/{denominator}"
 
 

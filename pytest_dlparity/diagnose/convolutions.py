@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pytest_dlparity.calls import Array, Call
-from pytest_dlparity.diagnose.variant import Variant, differs
+from pytest_dlparity.diagnose.variant import Variant, differs, without
 
 CONVOLUTIONS = {f"conv{n}d": n for n in (1, 2, 3)}
 TRANSPOSED = {f"conv_transpose{n}d": n for n in (1, 2, 3)}
@@ -56,8 +56,12 @@ def _convolution(call: Call, n: int) -> Iterator[Variant]:
     else:
         own = [(p, p) for p in each(call["padding"], n)]
     line = f"padding={tuple(own)}"
-    for words, pads in _paddings(own, sizes, kernel, stride, dilation):
-        if pads != own:
+    read = {
+        tuple(_read(pads, sizes, kernel, stride, dilation)): (words, pads)
+        for words, pads in reversed([*_paddings(own, sizes, kernel, stride, dilation)])
+    }
+    for places, (words, pads) in reversed(read.items()):
+        if places != tuple(_read(own, sizes, kernel, stride, dilation)):
             yield differs(
                 f"{call.name} {words}", f"pads {_shown(pads)} ({words})", f"pads {_shown(own)}", lambda a, pads=pads: _padded(a, pads), "padding",
                 write=line, meaning=f"padding {words}",
@@ -65,13 +69,15 @@ def _convolution(call: Call, n: int) -> Iterator[Variant]:
     axes = tuple(range(2, 2 + n))
     if any(k > 1 for k in kernel):
         yield differs(
-            f"{call.name} flipped kernel", "flips the kernel (a true convolution)", "does not (a correlation)", lambda a: a.again(weight=a["weight"].flip(axes)),
+            f"{call.name} flipped kernel", "flips the kernel (a true convolution)", "does not (a correlation)",
+            lambda a: a.again(weight=a["weight"].flip(axes)),
             "kernel", write="jax.lax.conv_general_dilated, which does not flip",
         )  # fmt: skip
         for mode in ("circular", "reflect", "replicate"):
             if any(p != (0, 0) for p in own):
                 yield differs(
-                    f"{call.name} {mode}", f"pads in mode {mode}", "pads with zeros", lambda a, mode=mode: _padded(a, own, mode), "padding", write=line,
+                    f"{call.name} {mode}", f"pads in mode {mode}", "pads with zeros", lambda a, mode=mode: _padded(a, own, mode), "padding",
+                    write=line,
                     rank=1,
                 )  # fmt: skip
     if n == 2 and kernel[0] == kernel[1] and kernel[0] > 1:
@@ -87,11 +93,12 @@ def _convolution(call: Call, n: int) -> Iterator[Variant]:
     if call["bias"] is not None:
         yield differs(
             f"{call.name} without bias", "leaves out the bias", "has one", lambda a: a.again(bias=None), "missing", change="bias=None in torch",
-            write="use_bias=True",
+            write="use_bias=True", meaning=without(call["bias"]),
         )  # fmt: skip
     if any(d > 1 for d in dilation):
         yield differs(
-            f"{call.name} undilated", "does not dilate the kernel", f"dilates it by {call['dilation']}", lambda a: _undilated(a, own, kernel, dilation), "dilation",
+            f"{call.name} undilated", "does not dilate the kernel", f"dilates it by {call['dilation']}", lambda a: _undilated(a, own,
+            kernel, dilation), "dilation",
             change="dilation=1 in torch", write=f"kernel_dilation={dilation}",
         )  # fmt: skip
     yield from _groups(call, n)
@@ -100,9 +107,18 @@ def _convolution(call: Call, n: int) -> Iterator[Variant]:
             pads = [(max(before - shift, 0), after + shift) for before, after in own]
             if pads != own:
                 yield differs(
-                    f"{call.name} shifted by {shift}", f"pads {_shown(pads)}", f"pads {_shown(own)}", lambda a, pads=pads: _padded(a, pads), "padding",
+                    f"{call.name} shifted by {shift}", f"pads {_shown(pads)}", f"pads {_shown(own)}", lambda a, pads=pads: _padded(a, pads),
+                    "padding",
                     write=line, rank=1,
                 )  # fmt: skip
+
+
+def _read(
+    pads: Sequence[tuple[int, int]], sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """(where the first window begins, how many there are) on each axis: pads that no window reads make no difference."""
+    for (before, after), size, k, s, d in zip(pads, sizes, kernel, stride, dilation, strict=True):
+        yield before, (before + size + after - (k - 1) * d - 1) // s
 
 
 def _shown(pads: Sequence[tuple[int, int]]) -> str:
@@ -124,7 +140,10 @@ def _paddings(
     yield "symmetric, half of the kernel", [(r // 2, r // 2) for r in reach]
     yield "causal, all before", [(r, 0) for r in reach]
     yield "all after", [(0, r) for r in reach]
-    yield '"SAME" with the odd zero before', [(b, a) for a, b in (same(*part) for part in zip(sizes, kernel, stride, dilation, strict=True))]
+    yield (
+        '"SAME" with the odd zero before',
+        [(b, a) for a, b in (same(*part) for part in zip(sizes, kernel, stride, dilation, strict=True))],
+    )
     yield "the whole kernel on both ends", [(r, r) for r in reach]
 
 
@@ -155,7 +174,8 @@ def _groups(call: Call, n: int) -> Iterator[Variant]:
     if inside > 1:
         mixed = [i * groups + g for g in range(groups) for i in range(inside)]
         yield differs(
-            f"{call.name} strided groups", "puts every so many-th input channel into a group", "neighbours", lambda a: a.again(input=a["input"][:, mixed]),
+            f"{call.name} strided groups", "puts every so many-th input channel into a group", "neighbours",
+            lambda a: a.again(input=a["input"][:, mixed]),
             "groups", write=f"feature_group_count={groups}",
         )  # fmt: skip
 
@@ -164,10 +184,16 @@ def _transposed(call: Call, n: int) -> Iterator[Variant]:
     kernel, stride = call["weight"].shape[2:], each(call["stride"], n)
     pads, extra, dilation = each(call["padding"], n), each(call["output_padding"], n), each(call["dilation"], n)
     sizes = call["input"].shape[-n:]
-    out = [(s - 1) * st - 2 * p + d * (k - 1) + e + 1 for s, st, p, d, k, e in zip(sizes, stride, pads, dilation, kernel, extra, strict=True)]
+    out = [
+        (s - 1) * st - 2 * p + d * (k - 1) + e + 1 for s, st, p, d, k, e in zip(sizes, stride, pads, dilation, kernel, extra, strict=True)
+    ]
     line = f"padding={tuple((d * (k - 1) - p, d * (k - 1) - p + e) for k, p, e, d in zip(kernel, pads, extra, dilation, strict=True))}"
     whole = [(s - 1) * st + d * (k - 1) + 1 for s, st, d, k in zip(sizes, stride, dilation, kernel, strict=True)]
-    targets = {"": out, ' ("SAME")': [s * st for s, st in zip(sizes, stride, strict=True)], ' ("VALID")': [max(w, s * st) for w, s, st in zip(whole, sizes, stride, strict=True)]}
+    targets = {
+        "": out,
+        ' ("SAME")': [s * st for s, st in zip(sizes, stride, strict=True)],
+        ' ("VALID")': [max(w, s * st) for w, s, st in zip(whole, sizes, stride, strict=True)],
+    }
     for words, wanted in targets.items():
         for shift in range(max(kernel) * max(dilation)):
             starts = [min(shift, d * (k - 1)) for k, d in zip(kernel, dilation, strict=True)]
@@ -187,14 +213,15 @@ def _transposed(call: Call, n: int) -> Iterator[Variant]:
         for flipped in (False, True):
             yield differs(
                 f"{call.name} channels swapped{' and flipped' if flipped else ''}",
-                f"has input and output channels of the kernel swapped{' and the kernel the other way round' if flipped else ''}", "has input channels first",
+                f"has input and output channels of the kernel swapped{' and the kernel the other way round' if flipped else ''}",
+                "has input channels first",
                 lambda a, flipped=flipped: a.again(weight=(a["weight"].flip(axes) if flipped else a["weight"]).transpose(0, 1)), "layout",
                 write="jnp.transpose(weight, (2, 3, 1, 0)) with transpose_kernel=True",
             )  # fmt: skip
     if call["bias"] is not None:
         yield differs(
             f"{call.name} without bias", "leaves out the bias", "has one", lambda a: a.again(bias=None), "missing", change="bias=None in torch",
-            write="use_bias=True",
+            write="use_bias=True", meaning=without(call["bias"]),
         )  # fmt: skip
 
 
@@ -217,25 +244,34 @@ def _pad(call: Call) -> Iterator[Variant]:
     for words, other in (("before and after swapped", mirrored), ("the axes in the other order", swapped), ("no padding", [0] * len(pads))):
         if other != pads:
             yield differs(
-                f"pad {words}", f"pads with {words}" if words != "no padding" else "does not pad", f"pads {pads}", lambda a, other=other: a.again(pad=other),
+                f"pad {words}", f"pads with {words}" if words != "no padding" else "does not pad", f"pads {pads}", lambda a,
+                other=other: a.again(pad=other),
                 "padding", change=f"pad={other} in torch", write=line,
             )  # fmt: skip
     if any(before != after for before, after in pairs):
         even = [n for before, after in pairs for n in ((before + after) // 2, before + after - (before + after) // 2)]
         if even not in (pads, mirrored):
             yield differs(
-                "pad on both ends", "pads both ends alike", f"pads {pads}", lambda a: a.again(pad=even), "padding", change=f"pad={even} in torch", write=line
+                "pad on both ends",
+                "pads both ends alike",
+                f"pads {pads}",
+                lambda a: a.again(pad=even),
+                "padding",
+                change=f"pad={even} in torch",
+                write=line,
             )
     for other_mode in ("constant", "reflect", "replicate", "circular"):
         if other_mode != mode:
             yield differs(
-                f"pad {other_mode}", f"pads in mode {other_mode}", f"in mode {mode}", lambda a, other_mode=other_mode: a.again(mode=other_mode), "padding",
+                f"pad {other_mode}", f"pads in mode {other_mode}", f"in mode {mode}", lambda a,
+                other_mode=other_mode: a.again(mode=other_mode), "padding",
                 change=f"mode={other_mode!r} in torch", write=line,
             )  # fmt: skip
     if mode == "constant":
         now = float(call["value"] or 0.0)
         yield differs(
-            "pad value", "pads with {c}", f"pads with {now:g}", lambda a, c: a.again(value=c), "padding", change="value={c} in torch", write=line, start=now,
+            "pad value", "pads with {c}", f"pads with {now:g}", lambda a, c: a.again(value=c), "padding", change="value={c} in torch",
+            write=line, start=now,
             rank=1,
         )  # fmt: skip
 

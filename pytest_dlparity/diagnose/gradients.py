@@ -22,7 +22,8 @@ def variants(call: Call) -> Iterator[Variant]:
         case "_set_grad_enabled":
             if call["input"] is False:
                 yield differs(
-                    "no_grad left out", "lets the gradient through", "is in torch.no_grad()", lambda a: None, "detach", change="gradients on in torch",
+                    "no_grad left out", "lets the gradient through", "is in torch.no_grad()", lambda a: None, "detach",
+                    change="gradients on in torch",
                     write="jax.lax.stop_gradient(x)", meaning="no_grad",
                 )._replace(fact="the jax side lets the gradient through, torch{at} is in torch.no_grad()")  # fmt: skip
         case "relu" | "relu_" | "leaky_relu" | "prelu" | "threshold":
@@ -39,7 +40,8 @@ def variants(call: Call) -> Iterator[Variant]:
             yield from _at_zero(call)
         case "round" | "floor" | "ceil" | "trunc" | "sign":
             yield differs(
-                f"{call.name} straight through", "passes the gradient straight through", "has gradient 0", lambda a: a["input"] + (a.again() - a["input"]).detach(),
+                f"{call.name} straight through", "passes the gradient straight through", "has gradient 0",
+                lambda a: a["input"] + (a.again() - a["input"]).detach(),
                 "detach", change=CONST, write=f"jnp.{call.name}(x), which has gradient 0",
             )  # fmt: skip
         case _:
@@ -53,14 +55,15 @@ def cuts(call: Call) -> Iterator[Variant]:
     if call.out is not None and call.out.floating:
         yield differs(
             f"{call.name} detached", "stops the gradient", "lets it through", lambda a: a.again().detach(), "detach", change="detach() in torch",
-            write="no jax.lax.stop_gradient there", rank=1, meaning=f"cut after {call.index}",
+            write="no jax.lax.stop_gradient there", rank=1, meaning="cut",
         )._replace(fact=f"the jax side stops the gradient of what torch's {call.name}{{at}} gives")  # fmt: skip
     arguments = [(name, value) for name, value in call.arguments.items() if isinstance(value, Array) and value.floating]
     for name, value in arguments if len(arguments) > 1 else ():
         title = value.name or name
         yield differs(
-            f"{call.name} {name} detached", "stops the gradient", "lets it through", lambda a, name=name: a.again(**{name: a[name].detach()}), "detach",
-            change="detach() in torch", write="no jax.lax.stop_gradient there", rank=1, meaning=f"cut before {call.index} {name}",
+            f"{call.name} {name} detached", "stops the gradient", "lets it through",
+            lambda a, name=name: a.again(**{name: a[name].detach()}), "detach",
+            change="detach() in torch", write="no jax.lax.stop_gradient there", rank=1, meaning="cut",
         )._replace(fact=f"the jax side stops the gradient of {title} in what torch's {call.name}{{at}} computes")  # fmt: skip
 
 
@@ -104,7 +107,8 @@ def _bounds(call: Call) -> Iterator[Variant]:
     own = "none" if call.name in ("relu6", "hardtanh", "hardtanh_") else "all of it"
     for words, share in (("half of the gradient", 0.5), ("no gradient", 0.0), ("the whole gradient", 1.0)):
         yield differs(
-            f"{call.name} {words} at the bounds", f"passes {words} where the input is exactly at a bound", own, lambda a, share=share: _shared(a, at(a), share),
+            f"{call.name} {words} at the bounds", f"passes {words} where the input is exactly at a bound", own, lambda a,
+            share=share: _shared(a, at(a), share),
             "subgradient", change=CONST, write=line,
         )  # fmt: skip
 
@@ -139,7 +143,8 @@ def _largest(call: Call) -> Iterator[Variant]:
     jax_first = f"jnp.take_along_axis(x, jnp.arg{'min' if smallest else 'max'}(x{axis_words}, keepdims=True){axis_words})"
     if isinstance(axis, int) or axis is None:
         yield differs(
-            f"{call.name} shared", f"shares the gradient among equal {kind} values", "gives it to one of them", shared, "subgradient", change="amin in torch"
+            f"{call.name} shared", f"shares the gradient among equal {kind} values", "gives it to one of them", shared, "subgradient",
+            change="amin in torch"
             if smallest else "amax in torch", write=jax_first,
         )  # fmt: skip
         yield differs(
@@ -158,7 +163,8 @@ def _larger(call: Call) -> Iterator[Variant]:
         ("the second of two equal values", lambda x, y: x * sign > y * sign),
     ):
         yield differs(
-            f"{call.name} {words}", f"gives the gradient to {words}", "half to each", lambda a, f=chosen: a.torch.where(f(a["input"], a[other]), a["input"], a[other]),
+            f"{call.name} {words}", f"gives the gradient to {words}", "half to each", lambda a, f=chosen: a.torch.where(f(a["input"],
+            a[other]), a["input"], a[other]),
             "subgradient", change=CONST, write=f"jnp.{call.name}(x, y), which gives half to each",
         )  # fmt: skip
 
@@ -166,7 +172,8 @@ def _larger(call: Call) -> Iterator[Variant]:
 def _absolute(call: Call) -> Iterator[Variant]:
     for words, share in (("1", 1.0), ("-1", -1.0)):
         yield differs(
-            f"abs gradient {words} at 0", f"has gradient {words} at exactly 0", "0", lambda a, share=share: _shared(a, a["input"] == 0, share), "subgradient",
+            f"abs gradient {words} at 0", f"has gradient {words} at exactly 0", "0", lambda a, share=share: _shared(a, a["input"] == 0,
+            share), "subgradient",
             change=CONST, write="jnp.abs(x)",
         )  # fmt: skip
 
@@ -191,6 +198,7 @@ def _at_zero(call: Call) -> Iterator[Variant]:
     told = call["p"] if call.name == "norm" else call["ord"]
     if told in (2, 2.0, "fro", None):
         yield differs(
-            f"{call.name} as a root", "takes the root of the sum of squares, whose gradient at 0 is NaN", "has gradient 0 there", rooted, "subgradient",
+            f"{call.name} as a root", "takes the root of the sum of squares, whose gradient at 0 is NaN", "has gradient 0 there", rooted,
+            "subgradient",
             change="sqrt((x * x).sum()) in torch", write=line,
         )  # fmt: skip

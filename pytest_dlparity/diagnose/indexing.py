@@ -76,11 +76,12 @@ def _index(call: Call) -> Iterator[Variant]:
     ):
         yield differs(
             f"{call.name} {words}", words, "does not", lambda a, f=function: moved(a, f), "index", change="such indices in torch", write=line,
-            rank=0 if "clip" in words or "modulo" in words else 1,
+            rank=0 if "clip" in words or "modulo" in words else 2 if ", " in words else 1,
         )  # fmt: skip
     if call.name in ("__getitem__", "gather", "index_select"):
         yield differs(
-            f"{call.name} filled", "gives NaN for an index that is out of range, negative ones too", "does not", lambda a: _filled(a, argument, table), "index",
+            f"{call.name} filled", "gives NaN for an index that is out of range, negative ones too", "does not", lambda a: _filled(a,
+            argument, table), "index",
             write='jnp.take(x, i, axis=0, mode="wrap")',
         )  # fmt: skip
 
@@ -111,7 +112,8 @@ def _embedding(call: Call) -> Iterator[Variant]:
     )  # fmt: skip
     if call["max_norm"] is not None:
         yield differs(
-            "embedding max_norm", "does not bound the norms of rows", f"has max_norm={call['max_norm']:g}", lambda a: a.again(max_norm=None), "clipping",
+            "embedding max_norm", "does not bound the norms of rows", f"has max_norm={call['max_norm']:g}",
+            lambda a: a.again(max_norm=None), "clipping",
             change="max_norm=None in torch", write="rows clipped to max_norm",
         )  # fmt: skip
 
@@ -124,7 +126,9 @@ def _order(call: Call) -> Iterator[Variant]:
     name, descending = call.name, bool(call["descending"]) or call.name in ("topk", "argmax")
     if name in ("topk",) and call["largest"] is False:
         descending = False
-    line = {"topk": "jax.lax.top_k(x, k)", "argmax": "jnp.argmax(x, axis)", "argmin": "jnp.argmin(x, axis)"}.get(name, f"jnp.argsort(x, stable=True, descending={descending})")
+    line = {"topk": "jax.lax.top_k(x, k)", "argmax": "jnp.argmax(x, axis)", "argmin": "jnp.argmin(x, axis)"}.get(
+        name, f"jnp.argsort(x, stable=True, descending={descending})"
+    )
 
     def last(a: Any) -> Any:
         """The same order, in which equal values come in reverse."""
@@ -137,7 +141,13 @@ def _order(call: Call) -> Iterator[Variant]:
 
     if call["dim"] is not None or name in ("sort", "argsort", "topk"):
         yield differs(
-            f"{name} ties", "takes the last of equal values first", "the first", last, "ties", change="the last of equal values first in torch", write=line
+            f"{name} ties",
+            "takes the last of equal values first",
+            "the first",
+            last,
+            "ties",
+            change="the last of equal values first in torch",
+            write=line,
         )
         yield differs(
             f"{name} first of ties", "takes the first of equal values", "another of them", lambda a: _stable(a, name, descending), "ties",
@@ -178,7 +188,8 @@ def _overflow(call: Call) -> Iterator[Variant]:
         line = "the product in 64 bits (jax_enable_x64), or its factors reduced first"
         for bits in (32, 16, 8):
             yield differs(
-                f"{call.name} in int{bits}", f"computes in {bits} bits, which overflow", "in 64", lambda a, bits=bits: _wrapped(a.again(), bits), "overflow",
+                f"{call.name} in int{bits}", f"computes in {bits} bits, which overflow", "in 64", lambda a, bits=bits: _wrapped(a.again(),
+                bits), "overflow",
                 change=f"{bits} bits in torch", write=line,
             )  # fmt: skip
         yield differs(
@@ -208,7 +219,8 @@ def _cumulated(call: Call) -> Iterator[Variant]:
     for other in range(len(shape)):
         if isinstance(axis, int) and other != axis % len(shape):
             yield differs(
-                f"{call.name} axis {other}", f"accumulates over axis {other}", f"over axis {axis % len(shape)}", lambda a, other=other: a.again(dim=other), "axis",
+                f"{call.name} axis {other}", f"accumulates over axis {other}", f"over axis {axis % len(shape)}", lambda a,
+                other=other: a.again(dim=other), "axis",
                 change=f"dim={other} in torch", write=line,
             )  # fmt: skip
 
@@ -216,7 +228,13 @@ def _cumulated(call: Call) -> Iterator[Variant]:
 def _moved(call: Call) -> Iterator[Variant]:
     words = "flip" if call.name == "flip" else "roll"
     yield differs(
-        f"{call.name} left out", f"does not {words}", "does", lambda a: a["input"] * 1, "order", change=f"no {words} in torch", write=f"jnp.{words}(x, ...)"
+        f"{call.name} left out",
+        f"does not {words}",
+        "does",
+        lambda a: a["input"] * 1,
+        "order",
+        change=f"no {words} in torch",
+        write=f"jnp.{words}(x, ...)",
     )
     if call.name == "roll":
         shifts = call["shifts"]
@@ -238,7 +256,8 @@ def _quotient(call: Call) -> Iterator[Variant]:
     if call.name in ("floor_divide", "__floordiv__") or (call.name == "div" and mode in ("floor", "trunc")):
         to = "trunc" if mode != "trunc" else "floor"
         yield differs(
-            f"{call.name} rounding", f"rounds quotients {'towards zero' if to == 'trunc' else 'down'}", f"{'down' if to == 'trunc' else 'towards zero'}",
+            f"{call.name} rounding", f"rounds quotients {'towards zero' if to == 'trunc' else 'down'}",
+            f"{'down' if to == 'trunc' else 'towards zero'}",
             lambda a: a.torch.div(a["input"], a["other"], rounding_mode=to), "rounding", change=f"rounding_mode={to!r} in torch",
             write="x // y, which rounds down" if to == "trunc" else "jnp.trunc(x / y)",
         )  # fmt: skip
@@ -262,7 +281,8 @@ def _rounded(call: Call) -> Iterator[Variant]:
     ):
         if other != call.name:
             yield differs(
-                f"{call.name} {other}", f"rounds {words}", "does not", lambda a, f=function: f(a["input"]), "rounding", change=f"rounding {words} in torch",
+                f"{call.name} {other}", f"rounds {words}", "does not", lambda a, f=function: f(a["input"]), "rounding",
+                change=f"rounding {words} in torch",
                 write=f"jnp.{call.name}(x)",
             )  # fmt: skip
 
@@ -277,7 +297,8 @@ def _one_hot(call: Call) -> Iterator[Variant]:
 def _range(call: Call) -> Iterator[Variant]:
     for shift in (1, -1):
         yield differs(
-            f"arange {shift:+d}", f"begins {'one later' if shift > 0 else 'one earlier'}", "does not", lambda a, shift=shift: a.again() + shift, "index",
+            f"arange {shift:+d}", f"begins {'one later' if shift > 0 else 'one earlier'}", "does not", lambda a,
+            shift=shift: a.again() + shift, "index",
             change=f"arange(...) {'+' if shift > 0 else '-'} 1 in torch", write="jnp.arange(n), from the same number",
         )  # fmt: skip
     yield differs(

@@ -13,7 +13,9 @@ from pytest_dlparity.diagnose.search import Hypothesis, Side
 from pytest_dlparity.run import Arrays, Prepared
 
 MOST = 40  # numbers that are tried one by one
-BESIDE = frozenset({"gt", "lt", "ge", "le", "eq", "ne", "select_n", "pad", "sign", "floor", "round", "nextafter", "random_bits"})  # no smooth way there
+BESIDE = frozenset(
+    {"gt", "lt", "ge", "le", "eq", "ne", "select_n", "pad", "sign", "floor", "round", "nextafter", "random_bits"}
+)  # no smooth way there
 ADDING = frozenset({"add", "sub", "rem", "max", "min"})  # where a whole number may be one off
 WIDE = ("wide",)
 
@@ -32,7 +34,15 @@ FUNCTIONS: Mapping[str, tuple[str, Function, str]] = {
     "tanh": ("tanh", lambda jax, x: jax.numpy.tanh(x), "jnp.tanh(x)"),
     "sigmoid": ("sigmoid", lambda jax, x: jax.nn.sigmoid(x), "jax.nn.sigmoid(x)"),
 }
-OWN = {"silu": "silu", "swish": "silu", "elu": "elu", "softplus": "softplus", "mish": "mish", "hard_swish": "hard swish", "hard_silu": "hard swish"}
+OWN = {
+    "silu": "silu",
+    "swish": "silu",
+    "elu": "elu",
+    "softplus": "softplus",
+    "mish": "mish",
+    "hard_swish": "hard swish",
+    "hard_silu": "hard swish",
+}
 
 
 def side(prep: Prepared) -> tuple[Side, Any]:
@@ -103,7 +113,8 @@ def _number(group: Sequence[Any]) -> Hypothesis:
     holder = f" ({first.call})" if first.call else ""
     changes: dict[Any, Any] = {("number", n.path, n.operand): lambda _, c: c for n in group}
     return Hypothesis(
-        "jax", "constant", f"the jax side has {first.value:.12g}{{at}}{holder}", "{c} in its place", f"{{c}} in the place of {first.value:.12g}", where, changes,
+        "jax", "constant", f"the jax side has {first.value:.12g}{{at}}{holder}", "{c} in its place",
+        f"{{c}} in the place of {first.value:.12g}", where, changes,
         first.value, 2, "constant", (), len(places),
     )  # fmt: skip
 
@@ -118,7 +129,8 @@ def of_whole_numbers(read: Any) -> Iterator[Hypothesis]:
         for other in (value + 1, value - 1):
             changes: dict[Any, Any] = {("number", n.path, n.operand): lambda _, other=other: int(other) for n in group}
             yield Hypothesis(
-                "jax", "index", f"the jax side has {value:g}{{at}}", f"{other:g} in its place", f"{other:g} in the place of {value:g}", _where(file, line), changes,
+                "jax", "index", f"the jax side has {value:g}{{at}}", f"{other:g} in its place", f"{other:g} in the place of {value:g}",
+                _where(file, line), changes,
                 None, 2, "off by one",
             )  # fmt: skip
 
@@ -131,8 +143,9 @@ def of_stops(read: Any) -> Iterator[Hypothesis]:
     for (file, line), group in lines.items():
         changes: dict[Any, Any] = {("step", stop.path): _first for stop in group}
         yield Hypothesis(
-            "jax", "detach", "the jax side stops the gradient{at}", "no stop_gradient there", "x in the place of jax.lax.stop_gradient(x)", _where(file, line),
-            changes, None, 0, f"stop {file} {line}",
+            "jax", "detach", "the jax side stops the gradient{at}", "no stop_gradient there", "x in the place of jax.lax.stop_gradient(x)",
+            _where(file, line),
+            changes, None, 0, "cut",
         )  # fmt: skip
 
 
@@ -146,7 +159,8 @@ def of_casts(read: Any) -> Iterator[Hypothesis]:
     if casts:
         listed = " and ".join(f"{dtype}{f' at {line}' if line != '?' else ''}" for dtype, line in casts.items())
         yield Hypothesis(
-            "jax", "cast", f"the jax side casts to {listed}", "no such cast", f"no cast to {' or '.join(casts)}", next(iter(casts.values())), {WIDE: True}, None, 0,
+            "jax", "cast", f"the jax side casts to {listed}", "no such cast", f"no cast to {' or '.join(casts)}",
+            next(iter(casts.values())), {WIDE: _first}, None, 0,
             f"cast to {next(iter(casts))}",
         )  # fmt: skip
 
@@ -167,7 +181,8 @@ def of_functions(read: Any) -> Iterator[Hypothesis]:
                 gelu = {own, other} == {"erf gelu", "tanh gelu"}
                 place = ", ".join(dict.fromkeys(_where(c.file, c.line) for c in group))
                 yield Hypothesis(
-                    "jax", "activation", f"jax.nn.{name}(x){{at}} is {FUNCTIONS[own][0]}", f"approximate={other == 'tanh gelu'}" if gelu else f"{title} in its place",
+                    "jax", "activation", f"jax.nn.{name}(x){{at}} is {FUNCTIONS[own][0]}",
+                    f"approximate={other == 'tanh gelu'}" if gelu else f"{title} in its place",
                     line, place, dict(changes), None, 0 if gelu else 1, f"activation {own}",
                 )  # fmt: skip
 

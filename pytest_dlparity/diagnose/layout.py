@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pytest_dlparity.calls import Array, Call
-from pytest_dlparity.diagnose.variant import Variant, differs
+from pytest_dlparity.diagnose.variant import Variant, differs, without
 
 MOST = 4  # axes that are tried in every order
 
@@ -48,7 +47,7 @@ def pieces(before: Sequence[int], after: Sequence[int]) -> list[tuple[tuple[int,
     found, i, j = [], 0, 0
     while i < len(before) or j < len(after):
         left, right = [i] if i < len(before) else [], [j] if j < len(after) else []
-        if left and not right or right and not left:
+        if (left and not right) or (right and not left):
             found.append((tuple(left), tuple(right)))
             i, j = i + len(left), j + len(right)
             continue
@@ -141,7 +140,14 @@ def _square(call: Call) -> Iterator[Variant]:
             )  # fmt: skip
     if call.name == "linear" and call["bias"] is not None:
         yield differs(
-            "linear without bias", "leaves out the bias", "has one", lambda a: a.again(bias=None), "missing", change="bias=None in torch", write="x @ weight.T + bias"
+            "linear without bias",
+            "leaves out the bias",
+            "has one",
+            lambda a: a.again(bias=None),
+            "missing",
+            change="bias=None in torch",
+            write="x @ weight.T + bias",
+            meaning=without(call["bias"]),
         )
         yield differs(
             "linear bias twice", "adds the bias twice", "once", lambda a: a.again(bias=2 * a["bias"]), "missing", change="2 * bias in torch",
@@ -164,7 +170,8 @@ def _einsum(call: Call) -> Iterator[Variant]:
                 letters[i], letters[j] = letters[j], letters[i]
                 other = ",".join("".join(letters) if k == place else t for k, t in enumerate(inputs.split(","))) + "->" + out
                 yield differs(
-                    f"einsum {other}", f"contracts {other}", f"contracts {equation}", lambda a, other=other: a.torch.einsum(other, *a["operands"]), "layout",
+                    f"einsum {other}", f"contracts {other}", f"contracts {equation}", lambda a, other=other: a.torch.einsum(other,
+                    *a["operands"]), "layout",
                     change=f"{other!r} in torch", write=f"jnp.einsum({equation!r}, ...)",
                 )  # fmt: skip
 
@@ -202,6 +209,10 @@ def _joined(call: Call) -> Iterator[Variant]:
 
 
 PAIRS = "halves as pairs"
+HALVES = {
+    "jax": "takes neighbours as pairs (even and odd places)", "torch": "takes the two halves of the last axis", "family": "rotary",
+    "write": "the two halves of the last axis", "change": "pairs of neighbours in torch",
+}  # fmt: skip
 
 
 def _is_last(call: Call) -> bool:
@@ -214,10 +225,7 @@ def _pairs(call: Call) -> Iterator[Variant]:
     """Two halves of an axis against even and odd places: rotary embeddings come in both forms. All the calls change together."""
     if not _is_last(call):
         return
-    words = dict(
-        jax="takes neighbours as pairs (even and odd places)", torch="takes the two halves of the last axis", family="rotary",
-        write="x1, x2 = jnp.split(x, 2, axis=-1), joined by jnp.concatenate", change="pairs of neighbours in torch",
-    )  # fmt: skip
+    words = HALVES | {"write": "x1, x2 = jnp.split(x, 2, axis=-1), joined by jnp.concatenate"}
     if call.name in ("chunk", "split") and isinstance(call.result, tuple) and len(call.result) == 2:
         yield _pair(call, lambda a: (a["input"][..., 0::2], a["input"][..., 1::2]), words)
     elif call.name in ("cat", "concat", "concatenate") and len(call["tensors"]) == 2:
@@ -231,10 +239,7 @@ def _half(call: Call) -> Iterator[Variant]:
     last, size = index[-1], call["input"].shape[-1] if call["input"].shape else 0
     if len(index) > 1 and index[0] is not Ellipsis and len(index) != len(call["input"].shape):
         return
-    words = dict(
-        jax="takes neighbours as pairs (even and odd places)", torch="takes the two halves of the last axis", family="rotary",
-        write="the two halves of the last axis", change="pairs of neighbours in torch",
-    )  # fmt: skip
+    words = HALVES
     if (last.start, last.stop, last.step) in ((None, size // 2, None), (0, size // 2, None)):
         yield _pair(call, lambda a: a["input"][(*index[:-1], slice(0, None, 2))], words)
     elif (last.start, last.step) == (size // 2, None) and last.stop in (None, size):
@@ -242,7 +247,12 @@ def _half(call: Call) -> Iterator[Variant]:
     elif last.step == 2 and last.start in (None, 0, 1):
         start = size // 2 if last.start == 1 else 0
         words = words | {"jax": "takes the two halves of the last axis", "torch": "takes neighbours as pairs (even and odd places)"}
-        yield _pair(call, lambda a: a["input"][(*index[:-1], slice(start, start + size // 2))], words | {"change": "halves in torch"}, "pairs as halves")
+        yield _pair(
+            call,
+            lambda a: a["input"][(*index[:-1], slice(start, start + size // 2))],
+            words | {"change": "halves in torch"},
+            "pairs as halves",
+        )
 
 
 def _pair(call: Call, apply: Any, words: dict[str, str], key: str = PAIRS) -> Variant:
@@ -265,7 +275,7 @@ def _repeated(call: Call) -> Iterator[Variant]:
     elif call.name in ("repeat", "tile") and len(shape) == len(out):
         counts = [o // s if s else 1 for o, s in zip(out, shape, strict=True)]
         grown = [i for i, n in enumerate(counts) if n > 1]
-        if len(grown) == 1 and math.prod(shape):
+        if len(grown) == 1 and 0 not in shape:
             yield differs(
                 f"{call.name} as repeat_interleave", "repeats each element in place", "repeats the whole axis",
                 lambda a: a["input"].repeat_interleave(counts[grown[0]], grown[0]), "order", change="repeat_interleave in torch",

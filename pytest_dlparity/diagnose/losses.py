@@ -50,10 +50,15 @@ def _reductions(call: Call) -> Iterator[Variant]:
     if rows != size and rows * classes != size:
         ways[f"the sum divided by batch and classes, {rows * classes}"] = ("classes", rows * classes)
     for words, (what, count) in ways.items():
-        if (own == "sum" and not what) or (own == "batchmean" and what == "batch") or (own == "mean" and what == "all" and size == _averaged(call, size)):
+        if (
+            (own == "sum" and not what)
+            or (own == "batchmean" and what == "batch")
+            or (own == "mean" and what == "all" and size == _averaged(call, size))
+        ):
             continue
         yield differs(
-            f"{call.name} {what or 'sum'} instead of {own}", f"takes {words}", f"takes {mine}", lambda a, count=count: a.again(reduction="sum") / count,
+            f"{call.name} {what or 'sum'} instead of {own}", f"takes {words}", f"takes {mine}", lambda a,
+            count=count: a.again(reduction="sum") / count,
             "reduction", write=_written(own, call), meaning=f"divided by {count:g}",
         )  # fmt: skip
     if own != "mean":
@@ -65,7 +70,11 @@ def _reductions(call: Call) -> Iterator[Variant]:
 
 def _averaged(call: Call, size: int) -> int:
     """By how many elements torch's mean divides."""
-    return size if call.name not in ("cross_entropy", "nll_loss", "cosine_embedding_loss", "triplet_margin_loss", "multi_margin_loss", "ctc_loss") else 0
+    return (
+        size
+        if call.name not in ("cross_entropy", "nll_loss", "cosine_embedding_loss", "triplet_margin_loss", "multi_margin_loss", "ctc_loss")
+        else 0
+    )
 
 
 def _written(own: str, call: Call) -> str:
@@ -89,7 +98,8 @@ def _shards(call: Call) -> Iterator[Variant]:
             return sum(a.again(input=x, target=y) for x, y in pairs) / parts
 
         yield differs(
-            f"{call.name} mean of {parts} means", f"averages the means of {parts} parts of the batch", "takes one mean over the batch", made, "reduction",
+            f"{call.name} mean of {parts} means", f"averages the means of {parts} parts of the batch", "takes one mean over the batch",
+            made, "reduction",
             write="jnp.sum(sums) / jnp.sum(counts)",
         )  # fmt: skip
 
@@ -114,7 +124,8 @@ def _cross_entropy(call: Call) -> Iterator[Variant]:
             )  # fmt: skip
     if weighted and indices:
         yield differs(
-            "cross_entropy unweighted", "does not weigh the classes", "does", lambda a: a.again(weight=None), "weights", change="weight=None in torch",
+            "cross_entropy unweighted", "does not weigh the classes", "does", lambda a: a.again(weight=None), "weights",
+            change="weight=None in torch",
             write="loss * weight[labels]",
         )  # fmt: skip
     if indices and not weighted and len(logits.shape) == 2:
@@ -124,7 +135,8 @@ def _cross_entropy(call: Call) -> Iterator[Variant]:
             write=f"jnp.where(labels == {ignored}, 0, loss).sum() / (labels != {ignored}).sum()",
         )  # fmt: skip
     yield differs(
-        "cross_entropy of probabilities", "takes a softmax before the loss that takes one", "takes one softmax", lambda a: a.again(input=a["input"].softmax(1)),
+        "cross_entropy of probabilities", "takes a softmax before the loss that takes one", "takes one softmax",
+        lambda a: a.again(input=a["input"].softmax(1)),
         "softmax", write="the logits, without jax.nn.softmax",
     )  # fmt: skip
     yield differs(
@@ -152,13 +164,20 @@ def _smoothed(a: Any, constant: bool) -> Any:
 
 def _squared(call: Call) -> Iterator[Variant]:
     yield differs(
-        "mse_loss halved", "takes half of the squares (optax.l2_loss)", "the squares", lambda a: a.again() / 2, "factor", write="jnp.mean((x - y) ** 2)",
+        "mse_loss halved", "takes half of the squares (optax.l2_loss)", "the squares", lambda a: a.again() / 2, "factor",
+        write="jnp.mean((x - y) ** 2)",
     )  # fmt: skip
     yield differs(
-        "mse_loss root", "takes the root of the mean square", "the mean square", lambda a: a.again().sqrt(), "formula", write="jnp.mean((x - y) ** 2)"
+        "mse_loss root",
+        "takes the root of the mean square",
+        "the mean square",
+        lambda a: a.again().sqrt(),
+        "formula",
+        write="jnp.mean((x - y) ** 2)",
     )
     yield differs(
-        "mse_loss absolute", "takes absolute differences", "squares", lambda a: a.torch.nn.functional.l1_loss(a["input"], a["target"], reduction=a["reduction"]),
+        "mse_loss absolute", "takes absolute differences", "squares", lambda a: a.torch.nn.functional.l1_loss(a["input"], a["target"],
+        reduction=a["reduction"]),
         "formula", write="jnp.mean((x - y) ** 2)",
     )  # fmt: skip
     shape = call["input"].shape if isinstance(call["input"], Array) else ()
@@ -210,7 +229,8 @@ def _divergence(call: Call) -> Iterator[Variant]:
     )  # fmt: skip
     yield differs(
         "kl_div without entropy", "leaves out the target's entropy (a cross entropy)", "has it",
-        lambda a: _reduced(a, -(a["target"].exp() if logged else a["target"]) * a["input"]), "formula", write="target * (log(target) - log_prediction)",
+        lambda a: _reduced(a, -(a["target"].exp() if logged else a["target"]) * a["input"]), "formula",
+        write="target * (log(target) - log_prediction)",
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pytest_dlparity.calls import Call
-from pytest_dlparity.diagnose.variant import Variant, differs
+from pytest_dlparity.diagnose.variant import Variant, differs, without
 
 NORMS = {"layer_norm": 1e-5, "group_norm": 1e-5, "instance_norm": 1e-5, "batch_norm": 1e-5, "rms_norm": 2.0**-52}
 
@@ -64,7 +64,12 @@ def _layer_norm(call: Call) -> Iterator[Variant]:
 
     n = math.prod(call["normalized_shape"])
     yield differs(
-        "layer_norm unbiased", f"divides the squares by n-1 = {n - 1}", f"by n = {n}", lambda a: made(a, 1), "variance", write="jnp.var(x, ddof=0)"
+        "layer_norm unbiased",
+        f"divides the squares by n-1 = {n - 1}",
+        f"by n = {n}",
+        lambda a: made(a, 1),
+        "variance",
+        write="jnp.var(x, ddof=0)",
     )
     yield differs(
         "layer_norm eps outside", "divides by sqrt(variance) + eps", "by sqrt(variance + eps)", lambda a: made(a, 0, True), "eps",
@@ -104,6 +109,7 @@ def _affine(call: Call) -> Iterator[Variant]:
             yield differs(
                 f"{call.name} without {name}", f"leaves out the {'scale' if name == 'weight' else 'bias'}", "has it",
                 lambda a, name=name: a.again(**{name: None}), "missing", write="use_scale=True" if name == "weight" else "use_bias=True",
+                meaning=without(call[name]),
             )  # fmt: skip
     if call["weight"] is not None:
         yield differs(
@@ -120,13 +126,16 @@ def _rms_norm(call: Call) -> Iterator[Variant]:
         squares = (x * x).mean(dims, keepdim=True)
         return _scaled(a, x / (squares.sqrt() + eps if outside else (squares + eps).sqrt()))
 
-    yield differs("rms_norm with mean", "subtracts the mean (LayerNorm)", "does not", lambda a: made(a, True), "norm", write="jnp.mean(x * x, -1)")
+    yield differs(
+        "rms_norm with mean", "subtracts the mean (LayerNorm)", "does not", lambda a: made(a, True), "norm", write="jnp.mean(x * x, -1)"
+    )
     yield differs(
         "rms_norm eps outside", "divides by sqrt(mean square) + eps", "by sqrt(mean square + eps)", lambda a: made(a, outside=True), "eps",
         write="x / jnp.sqrt(jnp.mean(x * x) + eps)",
     )  # fmt: skip
     yield differs(
-        "rms_norm sum", "divides by the root of the sum of squares", "of their mean", lambda a: _scaled(a, a.again(weight=None) / math.sqrt(_count(call))),
+        "rms_norm sum", "divides by the root of the sum of squares", "of their mean", lambda a: _scaled(a,
+        a.again(weight=None) / math.sqrt(_count(call))),
         "reduction", write="jnp.mean(x * x, -1)",
     )  # fmt: skip
 
@@ -188,7 +197,7 @@ def _batch_norm(call: Call) -> Iterator[Variant]:
             write="momentum * old + (1 - momentum) * var * n / (n - 1)",
         )  # fmt: skip
         yield differs(
-            "batch_norm momentum and biased running variance", f"keeps {{c}} of the old running statistics, and averages the variance divided by n",
+            "batch_norm momentum and biased running variance", "keeps {c} of the old running statistics, and averages the variance divided by n",
             f"keeps {1 - momentum:g}, and divides by n-1", lambda a, c: _biased(a, 1 - c), "momentum",
             write=f"momentum={1 - momentum:g}, and the variance times n / (n - 1)", start=0.5, rank=1,
         )  # fmt: skip
@@ -212,12 +221,18 @@ def _variance(call: Call) -> Iterator[Variant]:
     now = 1 if told is None else int(told)
     axes = call["dim"]
     shape = call["input"].shape
-    n = math.prod(shape[d] for d in ((axes,) if isinstance(axes, int) else axes)) if axes is not None and not isinstance(axes, bool) else math.prod(shape)
+    n = (
+        math.prod(shape[d] for d in ((axes,) if isinstance(axes, int) else axes))
+        if axes is not None and not isinstance(axes, bool)
+        else math.prod(shape)
+    )
     words = {0: f"n = {n}", 1: f"n-1 = {n - 1}"}
     other = 1 - now if now in (0, 1) else 0
 
     def again(a: Any) -> Any:
-        kept = {k: v for k, v in a.arguments().items() if k in ("dim", "keepdim") and v is not None and not isinstance(v, bool | type(None))}
+        kept = {
+            k: v for k, v in a.arguments().items() if k in ("dim", "keepdim") and v is not None and not isinstance(v, bool | type(None))
+        }
         keep = a["keepdim"] or False
         return getattr(a.torch, call.name)(a["input"], **kept, correction=other, **({"keepdim": keep} if kept else {}))
 
@@ -242,7 +257,14 @@ def _unit_length(call: Call) -> Iterator[Variant]:
         ("sqrt(norm^2 + {c})", lambda a, c: a["input"] / (norm(a) ** 2 + c).sqrt()),
     ):
         yield differs(
-            f"normalize {words}", f"divides by {words}", f"by max(norm, {eps:g})", made, "eps", write=f"x / jnp.maximum(norm, {eps:g})", start=1e-6, rank=1
+            f"normalize {words}",
+            f"divides by {words}",
+            f"by max(norm, {eps:g})",
+            made,
+            "eps",
+            write=f"x / jnp.maximum(norm, {eps:g})",
+            start=1e-6,
+            rank=1,
         )
     for axis in range(len(call["input"].shape)):
         if axis != dim % len(call["input"].shape):

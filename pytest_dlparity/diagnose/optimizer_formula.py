@@ -419,8 +419,8 @@ def reproduces(found: Vector, seen: Record, rtol: float = 1e-11) -> bool:
     rows = 1 if seen.each else seen.steps
     size = np.abs(seen.starts[: len(seen.moved)]) + np.abs(seen.moved)
     rms = np.sqrt(np.mean(np.square(seen.moved), 1, keepdims=True))
-    known = rtol + 4 * rows * EPS * float(np.linalg.norm(size)) / (float(np.linalg.norm(seen.moved)) or 1.0)  # as well as numbers can be found
-    allowed = known * np.abs(seen.moved) + (rtol if rtol > ULP32 else 1e-13) * rms + 4 * rows * EPS * size
+    found_to = 4 * rows * EPS * float(np.linalg.norm(size)) / (float(np.linalg.norm(seen.moved)) or 1.0)  # numbers that were solved for
+    allowed = (rtol + found_to) * np.abs(seen.moved) + (rtol if rtol > ULP32 else 1e-13) * rms + 4 * rows * EPS * size
     return bool(np.all(np.abs(found - seen.moved) <= allowed))  # NaN is not below
 
 

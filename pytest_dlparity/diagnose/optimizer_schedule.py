@@ -41,7 +41,7 @@ def difference(torch: np.ndarray, jax: np.ndarray) -> tuple[Said, np.ndarray]:
     """
     if alike(torch, jax):
         return Said("jax computes its learning rates in single precision", "learning rates in double precision"), jax
-    shifted = _shifted(torch, jax)
+    shifted = moved_on(torch, jax)
     if shifted is not None:
         return shifted
     ours, theirs = shape(torch, DOUBLE), shape(jax)
@@ -52,12 +52,12 @@ def difference(torch: np.ndarray, jax: np.ndarray) -> tuple[Said, np.ndarray]:
         words = [found.said if found else f"goes from {number(r[0])} to {number(r[-1])}" for found, r in ((ours, torch), (theirs, jax))]
         if ours or theirs:
             return Said(f"torch's learning rate {words[0]}, jax's {words[1]}", "torch's learning rates", write), jax
-    return _listed(torch, jax, write), jax
+    return _listed(torch, jax), jax
 
 
 def is_named(torch: np.ndarray, jax: np.ndarray) -> bool:
     """Whether the two sequences are those of schedules, and not only some factor at each step."""
-    return alike(torch, jax) or _shifted(torch, jax) is not None or shape(jax) is not None
+    return alike(torch, jax) or moved_on(torch, jax) is not None or shape(jax) is not None
 
 
 def _smooth(ours: Shape, theirs: Shape) -> str:
@@ -66,7 +66,8 @@ def _smooth(ours: Shape, theirs: Shape) -> str:
     return theirs.said
 
 
-def _shifted(torch: np.ndarray, jax: np.ndarray) -> tuple[Said, np.ndarray] | None:
+def moved_on(torch: np.ndarray, jax: np.ndarray) -> tuple[Said, np.ndarray] | None:
+    """What is said of a sequence that is the other, some steps earlier or later; None where it is not."""
     for by in (1, 2):
         if len(torch) < by + 2:
             return None
@@ -75,22 +76,22 @@ def _shifted(torch: np.ndarray, jax: np.ndarray) -> tuple[Said, np.ndarray] | No
             first = f"{number(jax[0])} at the first" if by == 1 else f"{', '.join(number(x) for x in jax[:by])} before"
             said = f"jax uses at each step the learning rate that torch uses {steps} earlier, and {first}"
             write = f"lambda step: schedule(step + {by})"
-            return Said(said, f"its steps counted from {by}", write), np.concatenate([jax[:by], torch[:-by]])
+            return Said(said, f"its schedule {steps} ahead", write), np.concatenate([jax[:by], torch[:-by]])
         if np.ptp(jax[:-by]) > 0 and alike(torch[by:], jax[:-by]):
             said = f"jax uses at each step the learning rate that torch uses {steps} later"
             write = f"lambda step: schedule(step - {by})"
-            return Said(said, f"its steps counted from {-by}", write), np.concatenate([torch[by:], jax[-by:]])
+            return Said(said, f"its schedule {steps} back", write), np.concatenate([torch[by:], jax[-by:]])
     return None
 
 
-def _listed(torch: np.ndarray, jax: np.ndarray, write: str) -> Said:
+def _listed(torch: np.ndarray, jax: np.ndarray) -> Said:
     """Numbers alone: the factors may be those of a schedule, or of something else that a whole step is multiplied by."""
     size = float(np.abs(torch).max())
     apart = [k for k in range(len(torch)) if abs(torch[k] - jax[k]) > SINGLE * size]
     rows = [f"{number(jax[k])} for {number(torch[k])} at step {k + 1}" for k in apart[:3]]
     more = f", and others at {len(apart) - 3} more steps" if len(apart) > 3 else ""
     said = f"jax's steps are those of other learning rates ({', '.join(rows)}{more}), by its schedule or by another factor of a whole step"
-    return Said(said, "torch's learning rates", write)
+    return Said(said, "torch's learning rates")
 
 
 # ---------------------------------------------------------------- shapes
@@ -114,7 +115,8 @@ def shape(rates: np.ndarray, rtol: float = SINGLE) -> Shape | None:
 
 def _is_shape(found: Shape, rates: np.ndarray, rtol: float) -> bool:
     values = _values(found, len(rates))
-    return alike(values, rates, rtol) and bool(np.all(np.abs(values - rates) <= 1e-3 * np.ptp(rates)))  # of the change, not only of the rate
+    moves = bool(np.all(np.abs(values - rates) <= 1e-3 * np.ptp(rates)))  # where the rates change little
+    return moves and alike(values, rates, rtol)
 
 
 def _shapes(rates: np.ndarray) -> Iterator[Shape]:

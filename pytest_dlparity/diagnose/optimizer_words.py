@@ -208,7 +208,7 @@ def _start(t: Formula, j: Formula, apart: set[str], names: Sequence[str]) -> Sai
 
 def _correction(t: Formula, j: Formula, apart: set[str], names: Sequence[str]) -> Said | None:
     if "late" in apart:
-        return Said(f"jax's bias correction counts {j.late:+d} step, torch's none", "the bias correction counted from one")
+        return Said(f"jax counts the steps of the bias correction from {1 + j.late}, torch from 1", "steps counted from 1")
     which = [word for word, field in (("first", "correct_first"), ("second", "correct_second")) if field in apart]
     if not which or (which == ["first"] and apart & {"momentum", "dampening"} and not t.scale):
         return None
@@ -222,7 +222,10 @@ def _variance(t: Formula, j: Formula, apart: set[str], names: Sequence[str]) -> 
     def said(f: Formula) -> str:
         return "of the gradient less its mean" if f.belief else "less the squared mean (centered)" if f.centered else "as it is"
 
-    return Said(f"torch takes the root of the second moment {said(t)}, jax {said(j)}", f"the second moment {said(t)}")
+    return Said(
+        f"torch divides by the root of the second moment {said(t)}, jax by that of the second moment {said(j)}",
+        f"the second moment {said(t)}",
+    )
 
 
 def _amsgrad(t: Formula, j: Formula, apart: set[str], names: Sequence[str]) -> Said:

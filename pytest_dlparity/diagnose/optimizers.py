@@ -22,7 +22,8 @@ from pytest_dlparity.diagnose.optimizer_torch import Group
 from pytest_dlparity.diagnose.optimizer_words import Said
 
 Arrays = Mapping[str, np.ndarray]
-MOST = 20_000_000  # numbers (elements times steps) that are kept of a side; of longer runs the first steps
+MOST = 5_000_000  # numbers (elements times steps) that are kept of a side; of longer runs the first steps
+NO_ARGUMENT = "; optax has no argument for it"
 MANY = 3  # more explanations than these for the same steps are none
 
 
@@ -59,7 +60,8 @@ def causes(
         return []
     found = _parted(ours, jax, until)
     own = optimizer_formula.relative(simulate(ours, torch).moved, torch)
-    return [] if found is None else [_cause(ours, jax, found, own)._replace(leaves=_apart(torch, jax))]
+    on = "" if np.allclose(jax.grads, torch.grads, rtol=1e-9, atol=0) else "on its own gradients "
+    return [] if found is None else [_cause(ours, jax, found, own, on)._replace(leaves=_apart(torch, jax))]
 
 
 class Parted(NamedTuple):
@@ -77,7 +79,8 @@ def _own(candidates: Iterable[Formula], torch: Record, seconds: float) -> Formul
         if at is None:
             return formula
         found = optimizer_search.singly(at)
-        if len(found) == 1:
+        found = [made for made in found if optimizer_search.is_usual(made, formula)] or found
+        if len(found) == 1 and (at.seen is at.whole or at.exact(found[0], at.whole)):
             return found[0]
     return None
 
@@ -91,7 +94,7 @@ def _parted(ours: Formula, jax: Record, until: float) -> Parted | None:
         at = replace(at, slack=8 * ULP32 * float(np.abs(ours.lr).max()))
     unusual: list[Formula] = []
     for look in LOOKS:
-        found = look(at)
+        found = [formula for formula in look(at) if at.seen is at.whole or at.exact(formula, at.whole)]
         usual = [formula for formula in found if optimizer_search.is_usual(formula, ours)]
         if usual:
             return _said(ours, usual, at)
@@ -116,7 +119,7 @@ def _scheduled_too(at: optimizer_search.Search) -> list[Formula]:
     loose = replace(at, slack=math.inf)
     found: list[Formula] = []
     for change in optimizer_search.neighbours(at.formula, at.seen):
-        if time.perf_counter() > at.until:
+        if at.is_late:
             return []
         made = None if "lr" in change.free else loose.solved(change)
         if made is not None:
@@ -183,7 +186,7 @@ def _said(ours: Formula, found: Sequence[Formula], at: optimizer_search.Search) 
     for theirs in found:
         said, replaced = _words(ours, theirs, at)
         ways.append((said, _line(ours, theirs, said, at.seen.names)))
-        errors.append(optimizer_formula.relative(simulate(replaced, at.seen).moved, at.seen))
+        errors.append(optimizer_formula.relative(simulate(replaced, at.whole).moved, at.whole))
     fewest = min(len(said) for said, _ in ways)
     ways = [way for way in ways if len(way[0]) == fewest]
     return Parted(ways, max(errors), at.before) if len(ways) <= MANY else None
@@ -202,16 +205,24 @@ def _line(ours: Formula, theirs: Formula, said: Sequence[Said], names: Sequence[
 def _words(ours: Formula, theirs: Formula, at: optimizer_search.Search) -> tuple[list[Said], Formula]:
     ratio = theirs.lr / np.where(ours.lr == 0, np.nan, ours.lr)
     if np.array_equal(ours.lr, theirs.lr) or np.nanmax(ratio) - np.nanmin(ratio) <= 1e-10 * abs(np.nanmax(ratio)):
-        return optimizer_words.differences(ours, theirs, at.seen.names), theirs
+        return _also_later(ours, theirs, optimizer_words.differences(ours, theirs, at.seen.names)), theirs
     said, rates = optimizer_schedule.difference(ours.lr, theirs.lr)
     others = optimizer_words.differences(ours, replace(theirs, lr=ours.lr), at.seen.names)
     return [said, *others], replace(theirs, lr=rates)
 
 
-def _cause(ours: Formula, jax: Record, found: Parted, own: float) -> Cause:
+def _also_later(ours: Formula, theirs: Formula, said: list[Said]) -> list[Said]:
+    """A factor of the learning rates is, where these fall by one factor, also the schedule of another step."""
+    later = optimizer_schedule.moved_on(ours.lr, theirs.lr) if ours.varies and "lr" in optimizer_words.changed(ours, theirs) else None
+    if later is None:
+        return said
+    return [Said(f"{later[0].what} ({said[0].what})", later[0].repair, later[0].schedule), *said[1:]]
+
+
+def _cause(ours: Formula, jax: Record, found: Parted, own: float, on: str = "") -> Cause:
     """The finding in a sentence; `own` is the relative error of torch's formula for torch."""
     bits = optimizer_formula.bits(max(own, found.error))
-    agree = f"the updates agree to {bits:.0f} of 53 bits"
+    agree = f"{on}jax's updates agree to {bits:.0f} of 53 bits" if on else f"the updates agree to {bits:.0f} of 53 bits"
     parts = [", and ".join(said.what for said in way) for way, _ in found.ways]
     lines = list(dict.fromkeys(line for _, line in found.ways))
     if len(parts) == 1:
@@ -220,7 +231,7 @@ def _cause(ours: Formula, jax: Record, found: Parted, own: float) -> Cause:
         ways = ", or ".join(f"({i}) {part}" for i, part in enumerate(parts, 1))
         sentence = f"either {ways}: with either changed {agree}, and {_steps(jax)} not tell them apart"
     if any(optimizer_words.alias(ours) is None for _ in lines):
-        sentence += "; optax has no argument for it"
+        sentence += NO_ARGUMENT
     write = " or ".join(line for line in lines if line) if "" not in lines else ""
     return Cause("optimizer", sentence, "jax", "", write, found.before, bits)
 
@@ -297,7 +308,9 @@ def _of_training(prep: Any, reference: Any, seen: Any, seconds: float) -> list[C
         for side in (reference.torch, reference.jax)
     )
     hyper = [step.groups for step in steps]
-    return causes(ours, theirs, steps[0].params, grads, steps[0].name, hyper, grads_jax=grads_jax, seconds=seconds)
+    found = causes(ours, theirs, steps[0].params, grads, steps[0].name, hyper, grads_jax=grads_jax, seconds=seconds)
+    library = getattr(prep.compiled.get("optimizer"), "library", "optax")
+    return found if library == "optax" else [c._replace(write="", sentence=c.sentence.removesuffix(NO_ARGUMENT)) for c in found]
 
 
 def _of_function(prep: Any, reference: Any, seen: Any, seconds: float) -> list[Cause]:

@@ -51,10 +51,17 @@ def _pool(call: Call, kind: str, n: int) -> Iterator[Variant]:
         )  # fmt: skip
     if any(own):
         yield differs(
-            f"{call.name} unpadded", "does not pad", f"pads {(own[0], own[0])}", lambda a: a.again(padding=0), "padding", change="padding=0 in torch", write=line
+            f"{call.name} unpadded",
+            "does not pad",
+            f"pads {(own[0], own[0])}",
+            lambda a: a.again(padding=0),
+            "padding",
+            change="padding=0 in torch",
+            write=line,
         )
     yield differs(
-        f"{call.name} ceil_mode", f"{'leaves out' if call['ceil_mode'] else 'has'} a last window that is not full", "does not" if call["ceil_mode"] is False else "has it",
+        f"{call.name} ceil_mode", f"{'leaves out' if call['ceil_mode'] else 'has'} a last window that is not full",
+        "does not" if call["ceil_mode"] is False else "has it",
         lambda a: a.again(ceil_mode=not call["ceil_mode"]), "window", change=f"ceil_mode={not call['ceil_mode']} in torch", write=line,
     )  # fmt: skip
     if average:
@@ -70,11 +77,18 @@ def _pool(call: Call, kind: str, n: int) -> Iterator[Variant]:
     )  # fmt: skip
     if stride != kernel:
         yield differs(
-            f"{call.name} stride", f"has the stride {kernel}", f"{stride}", lambda a: a.again(stride=kernel), "window", change=f"stride={kernel} in torch",
+            f"{call.name} stride", f"has the stride {kernel}", f"{stride}", lambda a: a.again(stride=kernel), "window",
+            change=f"stride={kernel} in torch",
             write=f"strides={stride}",
         )  # fmt: skip
     yield differs(
-        f"{call.name} stride 1", "has stride 1", f"{stride}", lambda a: a.again(stride=1), "window", change="stride=1 in torch", write=f"strides={stride}"
+        f"{call.name} stride 1",
+        "has stride 1",
+        f"{stride}",
+        lambda a: a.again(stride=1),
+        "window",
+        change="stride=1 in torch",
+        write=f"strides={stride}",
     )
 
 
@@ -102,12 +116,14 @@ def _adaptive(call: Call, kind: str, n: int) -> Iterator[Variant]:
     kernels = tuple(s - (w - 1) * st for s, w, st in zip(sizes, wanted, strides, strict=True))
     if any(s % w for s, w in zip(sizes, wanted, strict=True)):
         yield differs(
-            f"{call.name} equal windows", f"has windows of {kernels} every {strides}", "has windows that differ in size, floor(i n/m) to ceil((i+1) n/m)",
+            f"{call.name} equal windows", f"has windows of {kernels} every {strides}",
+            "has windows that differ in size, floor(i n/m) to ceil((i+1) n/m)",
             lambda a: getattr(a.torch.nn.functional, f"{kind}_pool{n}d")(a["input"], kernels, strides), "window", write="adaptive windows",
         )  # fmt: skip
     other = "max" if kind == "avg" else "avg"
     yield differs(
-        f"{call.name} as {other}", f"takes the {'largest' if kind == 'avg' else 'average'} of each window", f"the {'average' if kind == 'avg' else 'largest'}",
+        f"{call.name} as {other}", f"takes the {'largest' if kind == 'avg' else 'average'} of each window",
+        f"the {'average' if kind == 'avg' else 'largest'}",
         lambda a: getattr(a.torch.nn.functional, f"adaptive_{other}_pool{n}d")(a["input"], a["output_size"]), "reduction",
         write="jnp.mean" if kind == "avg" else "jnp.max",
     )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pytest_dlparity.calls import Array, Call, inside
-from pytest_dlparity.diagnose.variant import Variant, differs
+from pytest_dlparity.diagnose.variant import Variant, differs, without
 
 GATES = {"lstm": "ifgo", "gru": "rzn", "rnn_tanh": "h", "rnn_relu": "h"}  # in torch's order
 TITLES = {"i": "input", "f": "forget", "g": "cell", "o": "output", "r": "reset", "z": "update", "n": "new"}
@@ -40,15 +40,19 @@ def variants(call: Call) -> Iterator[Variant]:
 def _padded(call: Call) -> Iterator[Variant]:
     """A sequence cut to its length, and padded again afterwards: as one that is run with its padding. All such cuts and pads change together."""
     fact = "the jax side runs over the padding of a sequence, torch{at} cuts it to its length first"
-    words = dict(key="sequences with their padding", fact=fact, family="mask", change="whole sequences in torch", write="seq_lengths=lengths", rank=0)
+    words: dict[str, Any] = {
+        "key": "sequences with their padding", "fact": fact, "family": "mask", "change": "whole sequences in torch", "write": "seq_lengths=lengths",
+    }  # fmt: skip
     index = call["index"]
     if call.name == "__getitem__" and isinstance(index, tuple) and isinstance(call["input"], Array) and call.out is not None:
         cut = [i for i, part in enumerate(index) if isinstance(part, slice) and part.start in (None, 0) and part.step is None and i > 0]
-        axes = [i for i in cut if i < len(call["input"].shape) and isinstance(index[i].stop, int) and index[i].stop < call["input"].shape[i]]
+        axes = [
+            i for i in cut if i < len(call["input"].shape) and isinstance(index[i].stop, int) and index[i].stop < call["input"].shape[i]
+        ]
         if len(axes) == 1:
             whole = tuple(slice(None) if i == axes[0] else part for i, part in enumerate(index))
-            yield Variant(apply=lambda a: a["input"][whole], **words)  # type: ignore[arg-type]  # strings, and a number
-    elif call.name == "pad" and call["mode"] in (None, "constant") and not call["value"] and isinstance(call["input"], Array) and call.out is not None:
+            yield Variant(apply=lambda a: a["input"][whole], **words)
+    elif call.name == "pad" and not call["value"] and isinstance(call["input"], Array) and call.out is not None:
         pads = list(call["pad"])
         grown = [len(call["input"].shape) - 1 - i // 2 for i, n in enumerate(pads) if n]
         if len(grown) == 1 and not any(pads[::2]):
@@ -61,7 +65,7 @@ def _padded(call: Call) -> Iterator[Variant]:
                 kept = (a.torch.arange(size) < length).reshape([-1 if i == axis else 1 for i in range(x.dim())])
                 return x * kept
 
-            yield Variant(apply=emptied, **words)  # type: ignore[arg-type]
+            yield Variant(apply=emptied, **words)
 
 
 def _weights(a: Any) -> list[Any]:
@@ -92,7 +96,8 @@ def _orders(call: Call, kind: str) -> Iterator[Variant]:
                 return _of_each(a, blocks)
 
             yield differs(
-                f"{call.name} gates {''.join(order)}", f"takes the rows of the weights for the gates {', '.join(order)}", f"for {', '.join(own)}", permuted, "gates",
+                f"{call.name} gates {''.join(order)}", f"takes the rows of the weights for the gates {', '.join(order)}",
+                f"for {', '.join(own)}", permuted, "gates",
                 write=f"{', '.join(own)} = jnp.split(gates, {len(own)}, axis=-1)",
             )  # fmt: skip
 
@@ -111,7 +116,8 @@ def _biases(call: Call, kind: str) -> Iterator[Variant]:
     for which, other in (("b_ih", "b_hh"), ("b_hh", "b_ih")):
         yield differs(
             f"{call.name} without {which}", f"leaves out {which}", "adds both biases, b_ih and b_hh",
-            lambda a, which=which: changed(a, which, lambda w: w * 0), "missing", change=f"{which} = 0 in torch", write=f"{other} + {which} for the one bias",
+            lambda a, which=which: changed(a, which, lambda w: w * 0), "missing", change=f"{which} = 0 in torch",
+            write=f"{other} + {which} for the one bias", meaning=without(call[which]) if isinstance(call[which], Array) else "",
         )  # fmt: skip
         yield differs(
             f"{call.name} {other} twice", f"adds {other} twice", "adds b_ih and b_hh",
@@ -123,12 +129,13 @@ def _biases(call: Call, kind: str) -> Iterator[Variant]:
     )  # fmt: skip
     if kind == "lstm":
         yield differs(
-            f"{call.name} forget bias", "adds {c} to the forget gate", "adds nothing", lambda a, c: changed(a, "b_ih", lambda w: _forget(a, w, n, c)), "gates",
+            f"{call.name} forget bias", "adds {c} to the forget gate", "adds nothing", lambda a, c: changed(a, "b_ih", lambda w: _forget(a,
+            w, n, c)), "gates",
             change="the same in torch", write="a forget gate without an added constant", start=0.0, rank=1,
         )  # fmt: skip
 
 
-class changed_both:  # noqa: N801  stands for a bound call whose biases are all zero
+class changed_both:
     """A bound call with every bias at zero."""
 
     def __init__(self, a: Any) -> None:
@@ -254,7 +261,8 @@ def _sequence(call: Call) -> Iterator[Variant]:
     if rank != 3:
         return
     yield differs(
-        f"{call.name} backwards", "runs from the last step to the first and gives its results in the order of the steps", "from the first to the last",
+        f"{call.name} backwards", "runs from the last step to the first and gives its results in the order of the steps",
+        "from the first to the last",
         lambda a: _turned(a, axis, True), "direction", write="reverse=False",
     )  # fmt: skip
     yield differs(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -89,31 +91,31 @@ def _interpolate(call: Call) -> Iterator[Variant]:
         kernels = {"": own_kernel}
         if smooth:
             kernels = {", a=-0.75": cubic(-0.75), ", a=-0.5": cubic(-0.5)}
-        for which, kernel in kernels.items():
-            for corner in (False, True):
-                for anti in (False, True) if any(m < n for m, n in zip(out, call["input"].shape[2:], strict=True)) else (False,):
-                    for edge in (False, True):
-                        words = _words(mode, corner, anti, edge) + which
-                        if words == _words(mode, aligned, antialias, antialias) + (", a=-0.75" if smooth and not antialias else ", a=-0.5" if smooth else ""):
-                            continue
-                        yield differs(
-                            f"{call.name} {words}", f"resizes by {words}",
-                            f"by {_words(mode, aligned, antialias, antialias)}" + (f", a={-0.5 if antialias else -0.75}" if smooth else ""),
-                            lambda a, k=kernel, c=corner, w=anti, e=edge: _resized(a, out, lambda n, m: weights(n, m, k, c, w, e)), "resize", write=line,
-                            meaning=f"resize {words}",
-                        )  # fmt: skip
+        own = _words(mode, aligned, antialias, antialias)
+        own_kind = (", a=-0.5" if antialias else ", a=-0.75") if smooth else ""
+        smaller = any(m < n for m, n in zip(out, call["input"].shape[2:], strict=True))  # else antialiasing does nothing
+        for which, corner, anti, edge in itertools.product(kernels, (False, True), (False, True) if smaller else (False,), (False, True)):
+            words = _words(mode, corner, anti, edge) + which
+            if words != own + own_kind:
+                made = functools.partial(weights, kernel=kernels[which], aligned=corner, antialias=anti, renormalised=edge)
+                yield differs(
+                    f"{call.name} {words}", f"resizes by {words}", f"by {own}{own_kind}", lambda a, made=made: _resized(a, out, made), "resize",
+                    write=line, meaning=f"resize {words}",
+                )  # fmt: skip
     for other in ("nearest", "nearest-exact"):
         if other != mode:
             told = {"nearest": "the left edge (nearest)", "nearest-exact": "the pixel's centre (nearest-exact)"}
             own = told.get(mode, mode)
             yield differs(
                 f"{call.name} {other}", f"takes the pixel at {told[other]}", f"at {own}" if mode in told else f"interpolates ({mode})",
-                lambda a, other=other: a.torch.nn.functional.interpolate(a["input"], size=out, mode=other), "resize", change=f"mode={other!r} in torch",
+                lambda a, other=other: a.torch.nn.functional.interpolate(a["input"], size=out, mode=other), "resize",
+                change=f"mode={other!r} in torch",
                 write="x[:, :, jnp.floor(jnp.arange(m) * n / m).astype(int)]" if mode == "nearest" else line,
             )  # fmt: skip
     if mode == "nearest":
         yield differs(
-            f"{call.name} linear", "interpolates linearly", "takes the nearest pixel", lambda a: _resized(a, out, lambda n, m: weights(n, m, triangle)), "resize",
+            f"{call.name} linear", "interpolates linearly", "takes the nearest pixel", lambda a: _resized(a, out, lambda n, m: weights(n, m,
+            triangle)), "resize",
             write="x[:, :, jnp.floor(jnp.arange(m) * n / m).astype(int)]",
         )  # fmt: skip
 
@@ -126,17 +128,25 @@ def _words(mode: str, aligned: bool, antialias: bool, renormalised: bool) -> str
 def _grid(call: Call) -> Iterator[Variant]:
     now = bool(call["align_corners"])
     yield differs(
-        "grid_sample align_corners", f"takes -1 and 1 for the {'edges' if now else 'centres'} of the outer pixels", f"for their {'centres' if now else 'edges'}",
-        lambda a: a.again(align_corners=not now), "resize", change=f"align_corners={not now} in torch", write="(x + 1) / 2 * (n - 1)" if now else "((x + 1) * n - 1) / 2",
+        "grid_sample align_corners", f"takes -1 and 1 for the {'edges' if now else 'centres'} of the outer pixels",
+        f"for their {'centres' if now else 'edges'}",
+        lambda a: a.again(align_corners=not now), "resize", change=f"align_corners={not now} in torch",
+        write="(x + 1) / 2 * (n - 1)" if now else "((x + 1) * n - 1) / 2",
     )  # fmt: skip
     for mode in ("zeros", "border", "reflection"):
         if mode != (call["padding_mode"] or "zeros"):
             yield differs(
-                f"grid_sample {mode}", f"has padding_mode {mode}", f"{call['padding_mode'] or 'zeros'}", lambda a, mode=mode: a.again(padding_mode=mode), "resize",
+                f"grid_sample {mode}", f"has padding_mode {mode}", f"{call['padding_mode'] or 'zeros'}", lambda a,
+                mode=mode: a.again(padding_mode=mode), "resize",
                 change=f"padding_mode={mode!r} in torch", write="jax.scipy.ndimage.map_coordinates with its mode",
             )  # fmt: skip
     yield differs(
-        "grid_sample swapped", "takes the grid's last axis for (y, x)", "for (x, y)", lambda a: a.again(grid=a["grid"].flip(-1)), "order", write="grid[..., ::-1]"
+        "grid_sample swapped",
+        "takes the grid's last axis for (y, x)",
+        "for (x, y)",
+        lambda a: a.again(grid=a["grid"].flip(-1)),
+        "order",
+        write="grid[..., ::-1]",
     )
 
 
@@ -152,7 +162,8 @@ def _window(call: Call) -> Iterator[Variant]:
     for other in sorted(WINDOWS - {call.name}):
         yield differs(
             f"{call.name} as {other}", f"has a {other.removesuffix('_window')} window", f"a {call.name.removesuffix('_window')} window",
-            lambda a, other=other: getattr(a.torch, other)(n, periodic=now, dtype=a["dtype"]), "window", change=f"{other} in torch", write=f"jnp.{name}", rank=1,
+            lambda a, other=other: getattr(a.torch, other)(n, periodic=now, dtype=a["dtype"]), "window", change=f"{other} in torch",
+            write=f"jnp.{name}", rank=1,
         )  # fmt: skip
 
 

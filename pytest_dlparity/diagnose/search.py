@@ -25,6 +25,7 @@ from pytest_dlparity.run import Arrays, Prepared
 REDRAWS = 2
 PARTS = 4  # changes that explain a part of the difference, each of which is tried together with every other
 PARTLY = 0.2  # of the difference is left when a change counts as a part of the cause
+NAMED = 1  # changes of this rank and below are all causes with a name: none of them hides another
 LAST = 9  # a rank behind all
 OF_SIZES = frozenset({"scale", "factor", "constant", "reduction"})  # whose constants may be made of the lengths of axes
 CLOSE = 1e-2  # a constant is found where another value so close no longer fits
@@ -73,7 +74,9 @@ def joined(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
     for one in hypotheses:
         changes |= one.changes
     first = hypotheses[0]
-    return first._replace(changes=changes, rank=max(one.rank for one in hypotheses), meaning=" and ".join(sorted(one.meaning for one in hypotheses)))
+    return first._replace(
+        changes=changes, rank=max(one.rank for one in hypotheses), meaning=" and ".join(sorted(one.meaning for one in hypotheses))
+    )
 
 
 class Side(NamedTuple):
@@ -100,18 +103,26 @@ class Search:
 
     def __post_init__(self) -> None:
         self.names = [n for n in dict.fromkeys((*self.reference.torch.leaves, *self.reference.jax.leaves)) if self._is_leaf(n)]
+        if any(self._is_broken(name) for name in self.names if not name.startswith("grad.")):
+            self.names = [
+                name for name in self.names if not name.startswith("grad.")
+            ]  # without the same outputs there is no gradient to compare
         self.before = self.gaps(self.reference.torch.leaves, self.reference.jax.leaves)
         forward = [name for name in self.before.apart if not name.startswith("grad.") and not agreement.is_later(name)]
         self.forward = bool(forward)
         self.aims = sorted(forward or self.before.apart)
+
+    def _is_broken(self, name: str) -> bool:
+        torch, jax = self.reference.torch.leaves.get(name), self.reference.jax.leaves.get(name)
+        return torch is None or jax is None or torch.shape != jax.shape
 
     def _is_leaf(self, name: str) -> bool:
         return not name.startswith("state.") or name in self.reference.states
 
     @property
     def simplest(self) -> int:
-        """The rank of the simplest change that was found to hold."""
-        return min((one.rank for one, _ in self.found), default=LAST)
+        """The rank that a change may have at most to be said, after what was found to hold."""
+        return min((max(one.rank, NAMED) for one, _ in self.found), default=LAST)
 
     @property
     def late(self) -> bool:
@@ -170,7 +181,9 @@ class Search:
         """Keeps a change that makes the difference much smaller, or some leaves agree and none disagree that did not."""
         if base:
             return
-        ratios = [found.relative[n] / self.before.relative[n] for n in found.relative if n in self.before.apart and np.isfinite(found.relative[n])]
+        ratios = [
+            found.relative[n] / self.before.relative[n] for n in found.relative if n in self.before.apart and np.isfinite(found.relative[n])
+        ]
         spoiled = any(name in found.apart for name in found.relative if name not in self.before.apart)
         if ratios and len(ratios) == len([n for n in found.relative if n in self.before.apart]) and not spoiled:
             left = float(np.exp(np.mean(np.log(np.maximum(ratios, 1e-16)))))
@@ -320,7 +333,9 @@ def _everywhere(members: Sequence[tuple[Call, Variant]]) -> Hypothesis:
     parts = [_hypothesis(of) for of in kinds.values()]
     facts = [part.fact.replace("{at}", f" at {part.where}" if part.where else "") for part in parts]
     changes = [change for part in parts for change in part.changes.items()]
-    return parts[0]._replace(fact="; and ".join(facts), changes=dict(changes), places=sum(part.places for part in parts), where=", ".join(p.where for p in parts))
+    return parts[0]._replace(
+        fact="; and ".join(facts), changes=dict(changes), places=sum(part.places for part in parts), where=", ".join(p.where for p in parts)
+    )
 
 
 def _hypothesis(members: Sequence[tuple[Call, Variant]]) -> Hypothesis:
@@ -359,37 +374,37 @@ def causes(search: Search) -> list[Cause]:
 
 
 def _weight(one: Hypothesis, together: dict[int, Any]) -> tuple[int, int]:
-    return len(together.get(id(one), (one,))), one.rank
+    return len(together.get(id(one), (one,))), max(one.rank, NAMED)
 
 
-def _preferred(one: Hypothesis) -> tuple[bool, bool, int]:
-    return one.side != "jax", not one.where, one.places
+def _preferred(one: Hypothesis) -> tuple[int, bool, bool, int]:
+    return one.rank, one.side != "jax", not one.where, one.places
 
 
 def _cause(search: Search, rivals: Sequence[tuple[Hypothesis, Gaps]], together: dict[int, Any]) -> Cause:
-    first, gaps = rivals[0]
+    first, _ = rivals[0]
     leaves = tuple(sorted(search.before.apart, key=search.names.index))
     bits = min(found.bits(leaves) for _, found in rivals)
     agree = f"{said(leaves)} {'agrees' if len(leaves) == 1 else 'agree'} to {bits:.0f} of 53 bits"
-    facts = [_fact(one, together.get(id(one), (one,))) for one, _ in rivals[:SHOWN]]
-    more = f" (and {len(rivals) - SHOWN} other changes do the same)" if len(rivals) > SHOWN else ""
-    if len(facts) == 1:
-        sentence = f"{facts[0]} {agree}"
+    parts = [together.get(id(one), (one,)) for one, _ in rivals[:SHOWN]]
+    if len(parts) == 1:
+        sentence = f"{_fact(parts[0])}; with {_both(parts[0])} {agree}"
     else:
-        sentence = f"either {', or '.join(facts)}: these inputs cannot tell which{more}; with each {agree}"
+        more = f", or {len(rivals) - SHOWN} more" if len(rivals) > SHOWN else ""
+        sentence = f"either {', or '.join(map(_fact, parts))}{more}; these inputs cannot tell which: with each of these changes {agree}"
     worst = max((search.before.relative[name] for name in leaves), default=0.0)
     write = first.said(first.write) if len(rivals) == 1 else ""
     return Cause(first.family, sentence, first.side, first.where, write, worst, bits, leaves)
 
 
-def _fact(one: Hypothesis, parts: Sequence[Hypothesis]) -> str:
-    if len(parts) == 1:
-        return f"{one.said(one.fact)}; with {one.said(one.change)}"
-    return f"{len(parts)} things differ: {'; and '.join(part.said(part.fact) for part in parts)}; with both {_both(parts)}"
+def _fact(parts: Sequence[Hypothesis]) -> str:
+    facts = [part.said(part.fact) for part in parts]
+    return facts[0] if len(facts) == 1 else f"{len(facts)} things differ: {'; and '.join(facts)}"
 
 
 def _both(parts: Sequence[Hypothesis]) -> str:
-    return " and ".join(part.said(part.change) for part in parts)
+    changes = [part.said(part.change) for part in parts]
+    return changes[0] if len(changes) == 1 else " and ".join(change.rstrip(",") for change in changes)
 
 
 def said(leaves: Sequence[str]) -> str:

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-_SPOKEN = {"__getitem__": "indexing", "__rsub__": "sub", "__rdiv__": "div", "__matmul__": "matmul", "__rpow__": "pow", "_weight_norm": "weight_norm"}
-SAME = "torch made to do the same"
+from pytest_dlparity.calls import Array
+
+_SPOKEN = {
+    "__getitem__": "indexing",
+    "__rsub__": "sub",
+    "__rdiv__": "div",
+    "__matmul__": "matmul",
+    "__rpow__": "pow",
+    "_weight_norm": "weight_norm",
+}
+SAME = "torch made to do the same,"
 
 
 class Variant(NamedTuple):
@@ -22,10 +31,19 @@ class Variant(NamedTuple):
     change: str = SAME
     write: str = ""  # the line that a user writes on the jax side to get what torch computes
     start: float | None = None  # of a constant that is solved for
-    rank: int = 0  # 0: a known difference, 1: a known place with an unknown constant, 2: any constant, 3: any other change. The simplest that holds is said
+    rank: int = 0  # 0: a known difference, 1: a known place with an unknown constant, 2: any constant, 3: any factor, 4: any other change
     meaning: str = ""  # what is the same cause under another name shares this; the key where it is empty
     sizes: Sequence[int] = ()  # lengths of axes that could explain the constant
     others: tuple[tuple[int, Callable[..., Any]], ...] = ()  # calls that change with it: (index, their change)
+
+
+def without(array: Array) -> str:
+    """The meaning of every change that leaves out one parameter; "" where it is none.
+
+    >>> without(Array((3,), "float64", name="norm.bias")), without(Array((3,), "float64"))
+    ('without norm.bias', '')
+    """
+    return f"without {array.name}" if array.name else ""
 
 
 def differs(

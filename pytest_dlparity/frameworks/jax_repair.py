@@ -16,7 +16,9 @@ from pytest_dlparity.frameworks.jax_program import Program
 from pytest_dlparity.frameworks.jax_rounding import INLINED, closed
 from pytest_dlparity.job import Job
 
-Path = tuple[int, ...]  # the equation's place in its jaxpr, behind those of the equations that it is inside of; the first says which part of the side
+Path = tuple[
+    int, ...
+]  # the equation's place in its jaxpr, behind those of the equations that it is inside of; the first says which part of the side
 PARTS = ("apply", "loss")
 LOOPS = ("scan", "while", "cond")
 NUMBERS = "numbers of the jaxpr"  # under this name they travel with the state
@@ -130,9 +132,8 @@ def _read(jaxpr: Any, path: Path, origins: Origins, seen: Read, around: Origin |
             if kind:
                 number = Number(at, operand, float(atom.val), equation.primitive.name, file, line, origin.call, size)
                 (seen.numbers if kind == "f" else seen.whole).append(number)
-        if equation.primitive.name == "convert_element_type" and str(np.dtype(equation.params["new_dtype"])) in NARROW:
-            if str(equation.invars[0].aval.dtype) not in NARROW:
-                seen.casts.append(Step(at, str(np.dtype(equation.params["new_dtype"])), file, line))
+        if (narrow := _narrower(equation)) is not None:
+            seen.casts.append(Step(at, narrow, file, line))
         if equation.primitive.name == "stop_gradient":
             seen.stops.append(Step(at, "stop_gradient", file, line))
         for inner in _bodies(equation):
@@ -140,13 +141,22 @@ def _read(jaxpr: Any, path: Path, origins: Origins, seen: Read, around: Origin |
     seen.called += _regions(jaxpr, found, path[0])
 
 
+def _narrower(equation: Any) -> str | None:
+    """The narrow float that an equation casts something wider to."""
+    if equation.primitive.name != "convert_element_type":
+        return None
+    before, after = str(equation.invars[0].aval.dtype), str(np.dtype(equation.params["new_dtype"]))
+    return after if after in NARROW and before not in NARROW else None
+
+
 def _kind(atom: Any) -> str:
     """Whether an operand is a written number: "f" of a float, "i" of a whole one, "" no number."""
-    if not isinstance(atom, Literal) or atom.aval.shape != ():
+    if not isinstance(atom, Literal):
         return ""
-    if jnp.issubdtype(atom.aval.dtype, jnp.floating):
+    aval: Any = atom.aval
+    if aval.shape == () and jnp.issubdtype(aval.dtype, jnp.floating):
         return "f" if np.isfinite(float(atom.val)) else ""
-    return "i" if jnp.issubdtype(atom.aval.dtype, jnp.integer) else ""
+    return "i" if aval.shape == () and jnp.issubdtype(aval.dtype, jnp.integer) else ""
 
 
 def _bodies(equation: Any) -> Iterator[tuple[int, Any]]:
@@ -178,7 +188,9 @@ def _region(jaxpr: Any, found: Sequence[Any], members: Sequence[Any]) -> tuple[t
     """Where a group of equations takes its one array and gives its one result; None where there are several."""
     inside = {at for at, _, _ in members}
     made = {var: at for at, equation, _ in members for var in equation.outvars if not isinstance(var, DropVar)}
-    read = {atom: (at, i) for at, equation, _ in reversed(members) for i, atom in enumerate(equation.invars) if not isinstance(atom, Literal)}
+    read = {
+        atom: (at, i) for at, equation, _ in reversed(members) for i, atom in enumerate(equation.invars) if not isinstance(atom, Literal)
+    }
     given = [(atom, place) for atom, place in read.items() if atom not in made]
     used = {atom for at, equation, _ in found if at not in inside for atom in equation.invars if not isinstance(atom, Literal)}
     used |= {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
@@ -234,7 +246,8 @@ class _Runner:
         if number is None:
             return atom.val
         value = self.held[NUMBERS][number.place] if isinstance(number, Travels) else number
-        return jnp.asarray(value, atom.aval.dtype)
+        aval: Any = atom.aval
+        return jnp.asarray(value, aval.dtype)
 
     def _results(self, equation: Any, inputs: list[Any], at: Path) -> list[Any]:
         change = self.changes.steps.get(at)

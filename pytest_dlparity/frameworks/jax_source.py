@@ -181,7 +181,7 @@ class _Writer:
         if array.shape == ():
             return f'jnp.asarray({literal(array)}, "{array.dtype}")'
         name = f"constant{len(self.constants)}"
-        self.constants[name] = array
+        self.constants[name] = array.astype(np.float64) if jax_eager.is_narrow(array.dtype) and array.dtype.itemsize == 2 else array
         return name
 
     def equation(self, equation: Any, known: dict[Any, str]) -> Iterator[str]:

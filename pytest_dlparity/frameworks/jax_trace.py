@@ -76,6 +76,7 @@ def trace(
     outputs: Sequence[str],
     keep: Collection[int] = frozenset(),
     instead: Mapping[int, np.ndarray] | None = None,
+    rounded: bool = False,
 ) -> Trace:
     """Every value of one run on the CPU, in float64 whatever narrower float the function asks for.
 
@@ -86,6 +87,7 @@ def trace(
         outputs: the leaf of each flat result, "" where it is none. One called "grad.*" says that there is a backward pass.
         keep: nodes whose values are kept. Nodes are numbered alike in every run that takes the same branches.
         instead: values that take the place of what some nodes computed, any shape of as many elements.
+        rounded: each result is computed in float64 and then rounded to the dtype that the function has there.
 
     The nodes' `call` is the function or layer that the user called there. `backward` is False for what a remat computes once more.
 
@@ -94,7 +96,7 @@ def trace(
         Unfollowed: an array is changed in place (jax.new_ref).
     """
     started = time.perf_counter()
-    walk = _Walk(keep, instead or {}, any(name.startswith("grad.") for name in outputs))
+    walk = _Walk(keep, instead or {}, any(name.startswith("grad.") for name in outputs), rounded)
     jaxpr = traced.jaxpr
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]), np.errstate(all="ignore"):
         held = [walk.given(value, var.aval, *name) for value, var, name in zip(args, jaxpr.jaxpr.invars, names, strict=True)]
@@ -178,8 +180,8 @@ def _steps(jaxpr: Any, origins: Origins) -> list[_Step]:
 
 
 class _Walk:
-    def __init__(self, keep: Collection[int], instead: Mapping[int, np.ndarray], differentiated: bool) -> None:
-        self.keep, self.instead, self.differentiated = keep, instead, differentiated
+    def __init__(self, keep: Collection[int], instead: Mapping[int, np.ndarray], differentiated: bool, rounded: bool) -> None:
+        self.keep, self.instead, self.differentiated, self.rounded = keep, instead, differentiated, rounded
         self.nodes: list[Node] = []
         self.plans: dict[int, tuple[Any, list[_Step]]] = {}
         self.constants: dict[int, tuple[Any, Held]] = {}
@@ -310,6 +312,8 @@ class _Walk:
 
     def _computed(self, step: _Step, operands: list[Held], at: At) -> list[Held | None]:
         results = jax_eager.computed(step.name, step.primitive, step.params, [held.value for held in operands], step.declared)
+        if self.rounded:
+            results = [_rounded(value, var.aval) for value, var in zip(results, step.equation.outvars, strict=True)]
         passing = step.name in jax_eager.PASSING and len(results) == len(operands)
         made: list[Held | None] = []
         for number, (value, out) in enumerate(zip(results, step.outs, strict=True)):
@@ -392,6 +396,14 @@ def _owned(held: Held) -> Held:
     value = held.value
     view = isinstance(value, np.ndarray) and value.base is not None and getattr(value.base, "size", 0) > value.size
     return Held(np.array(value), held.node) if view else held
+
+
+def _rounded(value: Any, aval: Any) -> Any:
+    """A result as the function's own dtype holds it."""
+    dtype = getattr(aval, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating) or dtype == np.float64:
+        return value
+    return np.asarray(value).astype(dtype).astype(np.float64)
 
 
 def _moves(name: str, operand: Any, value: Any) -> bool:

@@ -36,6 +36,7 @@ BLANK = -(1 << 30)  # in place of an option: an array of nan, which shows where 
 MOVES = jax_eager.PASSING | frozenset(
     "reshape transpose squeeze expand_dims convert_element_type broadcast_in_dim rev neg".split()
 )  # their results show nothing that their operands do not
+CUTS = frozenset(("slice", "split", "dynamic_slice", "gather"))  # their results may hang on less than their operands
 ABSORBING = frozenset(("dot_general", "mul", "conv_general_dilated"))  # zero times anything is zero
 
 Assignment = Mapping[int, int]  # unknown -> which of its candidates
@@ -235,7 +236,10 @@ class _Walk:
             return [_Held(value, data) for value in _bound(equation, values)]
         if equation.primitive.name in ABSORBING and any(_is_zero(value) for value in values):
             return [_Held(np.zeros(var.aval.shape), False) for var in equation.outvars]
-        return [_Held(self._tested(value, equation, data), data) for value in self._opened(equation, values, opened)]
+        made = self._opened(equation, values, opened)
+        if equation.primitive.name in CUTS:
+            made = [self._pruned(value) for value in made]
+        return [_Held(self._tested(value, equation, data), data) for value in made]
 
     def _opened(self, equation: Any, values: list[Any], opened: list[Open]) -> list[Open]:
         """The results as open values; an equation with several computes them at once."""
@@ -252,6 +256,17 @@ class _Walk:
             Open(members, lambda at, number=number: together.value(at)[number], tuple(var.aval.shape), var.aval.dtype)
             for number, var in enumerate(equation.outvars)
         ]
+
+    def _pruned(self, value: Any) -> Any:
+        """The value without the unknowns of which nothing is left in it: those that may be nan without a trace."""
+        if len(value.members) < 2 or self._is_hopeless(value) or not _is_float(value.dtype):
+            return value
+        first = {member: min(self._options(member)) for member in value.members}
+        try:
+            hangs = tuple(member for member in value.members if np.isnan(value.value({**first, member: BLANK})).any())
+        except Exception:  # noqa: BLE001  an operation may refuse nan
+            return value
+        return value if hangs == value.members else Open(hangs, lambda at: value.value({**first, **at}), value.shape, value.dtype)
 
     def _scan(self, params: Any, operands: list[_Held]) -> list[_Held]:
         body, first, last = params["jaxpr"], params["num_consts"], params["num_consts"] + params["num_carry"]
@@ -314,7 +329,8 @@ class _Walk:
         return self._settled(value)
 
     def _is_hopeless(self, value: Open) -> bool:
-        return bool(self.stopped) or any(self.unknown[member].in_vain >= PATIENCE for member in value.members)
+        hopeless = (one for one in map(self.unknown.__getitem__, value.members) if one.in_vain >= PATIENCE or not one.options)
+        return bool(self.stopped) or any(True for _ in hopeless)
 
     def _try(self, value: Open) -> None:
         fixed = {member: next(iter(self._options(member))) for member in value.members if self._is_settled(member)}
@@ -364,20 +380,19 @@ class _Walk:
         return [way for way in group.ways if all(map(is_free, group.members, way))]
 
     def _of_one_layer(self, groups: list[Group], ways: list[list[tuple[int, ...]]]) -> list[tuple[int, ...]]:
-        """Assignments in which everything that is still unproved comes from one layer of torch's."""
+        """Assignments in which everything comes from one layer of torch's."""
         sorted_: list[dict[Hashable, list[tuple[int, ...]]]] = []
         for group, mine in zip(groups, ways, strict=True):
             layers: dict[Hashable, list[tuple[int, ...]]] = {}
             for way in mine:
-                new = {self.unknown[m].options[option].layer for m, option in zip(group.members, way, strict=True) if not self.unknown[m].proved}
-                if len(new) <= 1:
-                    layers.setdefault(next(iter(new), None), []).append(way)
+                from_ = {self.unknown[m].options[option].layer for m, option in zip(group.members, way, strict=True)}
+                if len(from_) == 1:
+                    layers.setdefault(*from_, []).append(way)
             sorted_.append(layers)
-        told = [{*layers} for layers in sorted_ if None not in layers]
-        shared = set.intersection(*told) if told else set()
+        shared = set.intersection(*({*layers} for layers in sorted_))
         found: list[tuple[int, ...]] = []
         for layer in sorted(shared, key=str):
-            found += self._joined(groups, [layers.get(layer, layers.get(None, [])) for layers in sorted_])
+            found += self._joined(groups, [layers[layer] for layers in sorted_])
         return found if len(found) <= 4 * MOST else []
 
     def _joined(self, groups: list[Group], ways: list[list[tuple[int, ...]]]) -> list[tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -84,6 +85,13 @@ class Known:
             storage.views.pop(_view(tensor), None)
         self.add(tensor, index)
 
+    def filled(self, tensor: Tensor) -> bool:
+        """Whether every element was written to since the storage was first seen."""
+        storage, view = self._storage(tensor), _view(tensor)
+        if storage is None:
+            return True
+        return covered([written for written, _ in storage.writes], view)
+
     def shares(self, tensor: Tensor, other: Tensor) -> bool:
         """Whether both are one view of one storage."""
         storage = self._storage(tensor)
@@ -131,9 +139,29 @@ def overlap(a: View, b: View) -> bool:
         return False
     if a[3] != b[3]:
         return True
-    touched = torch.zeros(max(high, last) // a[3].itemsize, dtype=torch.bool)
-    touched.as_strided(a[1], a[2], a[0]).fill_(True)
-    return bool(touched.as_strided(b[1], b[2], b[0]).any())
+    return bool(_touched([a], max(high, last) // a[3].itemsize).as_strided(b[1], b[2], b[0]).any())
+
+
+def covered(written: Sequence[View], view: View) -> bool:
+    """Whether every element of a view is in some of the others, those of one dtype with it.
+
+    >>> rows = [(row * 4, (4,), (1,), torch.float64) for row in range(2)]
+    >>> covered(rows, (0, (2, 4), (4, 1), torch.float64)), covered(rows[:1], (2, (4,), (1,), torch.float64)), covered([], (0, (0,), (1,), torch.int8))
+    (True, False, True)
+    """
+    if 0 in view[1]:
+        return True
+    same = [other for other in written if other[3] == view[3] and 0 not in other[1]]
+    end = max(_extent(*other)[1] for other in (*same, view))
+    return bool(_touched(same, end // view[3].itemsize).as_strided(view[1], view[2], view[0]).all())
+
+
+def _touched(views: Sequence[View], size: int) -> Tensor:
+    """Which of the first elements of a storage are in some of the views, all of one dtype."""
+    touched = torch.zeros(size, dtype=torch.bool)
+    for offset, shape, stride, _ in views:
+        touched.as_strided(shape, stride, offset).fill_(True)
+    return touched
 
 
 def _extent(offset: int, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype) -> tuple[int, int]:

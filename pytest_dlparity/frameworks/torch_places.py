@@ -137,14 +137,14 @@ class Places:
 
     # ---------------- autograd nodes
 
-    def unmarked(self, value: Any) -> bool:
+    def unmarked(self, value: torch.Tensor) -> bool:
         """Whether the autograd node that made a tensor has no place yet."""
-        node = value.grad_fn if isinstance(value, torch.Tensor) else None
+        node = _made_by(value)
         return node is not None and node.metadata.get(_TAG) is not self.tag
 
     def mark(self, value: torch.Tensor, place: Place) -> None:
         """The autograd nodes behind a tensor that have no place yet stand here."""
-        stack: list[Any] = [value.grad_fn]
+        stack: list[Any] = [_made_by(value)]
         while stack:
             node = stack.pop()
             if node is None or type(node).__name__ == "AccumulateGrad" or node.metadata.get(_TAG) is self.tag:
@@ -159,6 +159,13 @@ class Places:
 
     def _leave(self, *gradients: Any) -> None:
         self.last = self.inside.pop() if self.inside else NOWHERE
+
+
+def _made_by(value: torch.Tensor) -> Any:
+    """The autograd node that made a tensor; of one that a transformation (vmap) has wrapped, that of what is inside."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):  # private, pinned by tests/test_torch_trace.py
+        value = torch._C._functorch.get_unwrapped(value)
+    return value.grad_fn
 
 
 def ends(*functions: Any) -> set[CodeType]:

@@ -188,7 +188,10 @@ class _Watching(TorchFunctionMode):
 
 @contextmanager
 def _opened() -> Iterator[None]:
-    """Inside, functions of torch.nn.functional run themselves instead of asking the mode, which sees the calls they make. Private names: pinned by a test."""
+    """Inside, functions of torch.nn.functional run themselves instead of asking the mode, which sees the calls they make.
+
+    The names are private: a test pins them.
+    """
     space = vars(torch.nn.functional)
     kept = {name: space[name] for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")}
     space.update(dict.fromkeys(kept, lambda *_: False))
@@ -230,7 +233,19 @@ class _Recording(_Watching):
                 self._made[id(part)] = (weakref.ref(part), index)
         described = self._described(result)
         described = tuple(described) if isinstance(described, list) else described
-        self.calls.append(Call(index, call.name, arguments, described, file, line, self.modules[-1] if self.modules else "", within if within != call.name else "", given))
+        self.calls.append(
+            Call(
+                index,
+                call.name,
+                arguments,
+                described,
+                file,
+                line,
+                self.modules[-1] if self.modules else "",
+                within if within != call.name else "",
+                given,
+            )
+        )
         return result
 
     def begins(self, args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]) -> None:

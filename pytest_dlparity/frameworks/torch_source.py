@@ -278,7 +278,8 @@ class _Writer:
             tensor = getattr(self.traced, target)
             self.closed[target] = self.known.get(id(tensor), target.strip("_"))
             if id(tensor) not in self.known:
-                self.constants[self.closed[target]] = torch_side.to_numpy(tensor).copy()
+                half = tensor.dtype in (torch.bfloat16, torch.float16)
+                self.constants[self.closed[target]] = (tensor.detach().double().numpy() if half else torch_side.to_numpy(tensor)).copy()
         return Name(f"c{list(self.closed).index(target) + 1}")
 
     def call(self, node: torch.fx.Node) -> str:

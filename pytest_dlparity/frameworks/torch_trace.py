@@ -52,7 +52,7 @@ _FILLS = set(
     "fill zero uniform normal bernoulli random exponential geometric cauchy log_normal copy".split()
 )  # in place: the old values are gone
 _REARRANGED = set("transpose_ t_ squeeze_ unsqueeze_ as_strided_ detach_ swapaxes_ swapdims_".split())  # in place, but no value is written
-_LEAVES_TORCH = set("numpy item tolist __array__ __float__ __int__ __index__ __complex__ __dlpack__".split())
+_LEAVES_TORCH = set("numpy item tolist __array__ __float__ __int__ __index__ __complex__ __dlpack__ data_ptr".split())
 _MADE_OUTSIDE = {"as_tensor", "asarray", "frombuffer", "tensor"}
 _NO_CALLS = set(
     "dim size numel stride is_floating_point is_complex is_contiguous element_size storage_offset requires_grad_ get_device".split()
@@ -76,12 +76,20 @@ class Again(NamedTuple):
     part: int | None = None
 
 
-def trace(side: torch_side.Ready, job: Job, cotangents: Cotangents, keep: Collection[int] = frozenset(), backward: bool = True) -> Trace:
+def trace(
+    side: torch_side.Ready,
+    job: Job,
+    cotangents: Cotangents,
+    keep: Collection[int] = frozenset(),
+    backward: bool = True,
+    plain: bool = False,
+) -> Trace:
     """One run of the torch side, operation by operation, forward and (where there is something to differentiate) backward.
 
     Run it in the settings of a float64 run. Casts to narrower floats are not done: what the casts would hide shows. A program that cannot
     run in that way (it asks a tensor for its dtype, or looks at its bits) is run a second time as it is.
 
+    plain: a run of a narrower dtype, as it is: nothing is widened.
     keep: nodes whose `value` is wanted; numbers are the same in every run of the same program. Parameters of more than SMALL elements have no
     fingerprint. outputs: the leaves of the reference (`output`, `loss`, `grad.x`) and `state.<buffer>` where the run wrote to the buffer.
 
@@ -90,11 +98,11 @@ def trace(side: torch_side.Ready, job: Job, cotangents: Cotangents, keep: Collec
     """
     start, random = time.perf_counter(), torch_side.random_state()
     asked = _Asked(side, job, cotangents, frozenset(keep), backward and bool(job.wrt))
-    recorder = _Recorder(asked)
+    recorder = _Recorder(asked, plain)
     try:
         outputs = _traced(recorder)
     except Exception:
-        if not recorder.changed:
+        if plain or not recorder.changed:
             raise
         torch_side.set_random_state(random)
         recorder = _Recorder(asked, plain=True)
@@ -137,7 +145,7 @@ def _traced(recorder: _Recorder) -> dict[str, int]:
     torch_side._reset(side, torch_side.unmoved)
     inputs = {name: tensor.detach().clone().requires_grad_(name in job.wrt) for name, tensor in side.inputs.items()}
     recorder.begin(inputs)
-    with recorder.running():
+    with recorder.running(), torch_side.drawing(side):
         found, roots = torch_side._forward(side, job, inputs)
         outputs = {name: recorder.output(value) for name, value in found.items()}
         outputs |= {f"state.{n}": at for n, t in side.buffers.items() if recorder.nodes[at := recorder.output(t)].kind != "param"}
@@ -470,12 +478,12 @@ class _Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         with torch._C.DisableTorchFunction():  # what is done here is no call of the user's; private, pinned by tests/test_torch_trace.py
             operation = _operation(func)
+            if self.depth == 0:
+                self.place = self._place(operation)
             tensors = _tensors(*args, *kwargs.values())
             if not self.plain and _is_narrow(operation, tensors, args, kwargs):
                 args, kwargs = self._promoted(operation, args, kwargs)
                 tensors = _tensors(*args, *kwargs.values())
-            if self.depth == 0:
-                self.place = self._place(operation)
             if operation.instead is not None and (result := self._inside(operation.instead, args, kwargs)) is not NotImplemented:
                 return result
             inside = None if operation.beside is None else self._inside(operation.beside, args, kwargs)
@@ -570,19 +578,19 @@ class _Recorder(TorchDispatchMode):
         if again is not None and (len(parts) != 1 or parts[0] is None):
             number = next((i for i, part in enumerate(parts) if part is tensor), None)
             again = None if number is None else again._replace(part=number)
-        if not reads:
-            is_empty = operation.name.startswith(("empty", "new_empty"))
-            index = self._node(operation.name, tensor, "const", (), taken=None if is_empty else _fingerprint(tensor))
-            if is_empty:
-                self.empty.add(index)
-        elif _is_move(made, tensor):
-            index = self._node(operation.name, tensor, "move", reads, again, taken=self.nodes[reads[0]].print)
+        source = self.nodes[reads[0]].print if reads else None
+        if reads:
+            is_empty = operation.views and reads[0] in self.empty and not self.known.filled(tensor)
         else:
-            taken = _derived(made, self.nodes[reads[0]].print, tensor) or _fingerprint(tensor)
-            index = self._node(operation.name, tensor, "op", reads, again, taken=taken)
-        if reads and operation.views and reads[0] in self.empty:
-            self.empty.add(index)
-        return index
+            is_empty = operation.name.startswith(("empty", "new_empty")) and tensor.numel() > 0
+        if is_empty:
+            self.empty.add(len(self.nodes))
+        if not reads:
+            return self._node(operation.name, tensor, "const", (), taken=None if is_empty else _fingerprint(tensor))
+        if _is_move(made, tensor):
+            return self._node(operation.name, tensor, "move", reads, again, taken=source)
+        taken = None if is_empty else _derived(made, source, tensor) or _fingerprint(tensor)
+        return self._node(operation.name, tensor, "op", reads, again, taken=taken)
 
     def _within(self, inner: Any, outer: Tensor) -> int | None:
         """The node of a result as it was found inside of the operation, if it is what the operation gave."""
@@ -602,8 +610,12 @@ class _Recorder(TorchDispatchMode):
         if found is None:
             index = self._from_outside(tensor)
         elif found.writers:
-            index = self._node("written", tensor, "op", (found.index, *found.writers), taken=_fingerprint(tensor))
-        elif found.index in self.empty and tensor.numel() and not unfilled:
+            is_empty = found.index in self.empty and not self.known.filled(tensor)
+            if is_empty:
+                self.empty.add(len(self.nodes))
+            taken = None if is_empty else _fingerprint(tensor)
+            index = self._node("written", tensor, "op", (found.index, *found.writers), taken=taken)
+        elif found.index in self.empty and not unfilled:
             index = self._from_outside(tensor, filled=True)
             self.known.write(tensor, index)  # by something that torch does not know of: other views may have changed too
             return index
@@ -614,10 +626,8 @@ class _Recorder(TorchDispatchMode):
 
     def _from_outside(self, tensor: Tensor, filled: bool = False) -> int:
         """A tensor that no operation made: a constant, or, where values have left torch before, perhaps what became of them."""
-        opaque = isinstance(tensor.grad_fn, torch.autograd.function.BackwardCFunction)
-        if opaque or filled or self.escaped:
-            name = type(tensor.grad_fn).__name__.removesuffix("Backward") if opaque else "outside"
-            return self._node(name, tensor, "op", tuple(self.escaped), taken=_fingerprint(tensor), data=True)
+        if filled or self.escaped:
+            return self._node("outside", tensor, "op", tuple(self.escaped), taken=_fingerprint(tensor), data=True)
         made = self.places.call if self.places.call in _MADE_OUTSIDE else ""
         return self._node(made, tensor, "const", (), taken=_fingerprint(tensor))
 
@@ -661,16 +671,20 @@ class _Calls(TorchFunctionMode):
         name = _called(func)
         if not name or self.recorder.quiet:
             return func(*args, **kwargs)
-        if (inside := self.recorder.into.get(func)) is not None:
+        if func is torch.nn.functional.multi_head_attention_forward:  # what it calls says more than its own name
             with self:
-                return self._marked(inside(*args, **kwargs), args)
+                return self.recorder.into[func](*args, **kwargs)
         if name in _LEAVES_TORCH and args and isinstance(args[0], Tensor):
             self.recorder.escape(args[0])
         outer = self.places.call, self.places.number
         self.places.call, self.places.number = name.strip("_") if name.startswith("__") else name, next(self.places.numbers)
         try:
             self._mark_given(_tensors(*args, *kwargs.values()))
-            result = self._result(func, args, kwargs)
+            if (inside := self.recorder.into.get(func)) is None:
+                result = self._result(func, args, kwargs)
+            else:
+                with self:
+                    result = inside(*args, **kwargs)
             if name in _MADE_OUTSIDE:
                 self.recorder.made_outside(result)
             return self._marked(result, args)

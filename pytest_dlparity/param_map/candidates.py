@@ -30,7 +30,7 @@ class Candidate(NamedTuple):
     carries: tuple[Carry, ...]
     uses: tuple[Use, ...]
     layer: tuple[str, ...]  # where it comes from: what meets in one place comes from one layer, mostly
-    far: bool = False  # an axis is taken apart that neither side shows: features in another order compute the same, up to their order
+    far: bool = False  # nothing of either side shows why an axis would be taken apart so: features in another order compute the same, reordered
 
     def clashes(self, other: Candidate) -> bool:
         """True where both use the same numbers of torch's."""
@@ -60,7 +60,8 @@ def candidates(jax: Leaf, torch: Sequence[Leaf], seen: Iterable[Shape] = ()) -> 
     fits = [leaf for leaf in torch if alike(leaf, jax) and 0 not in leaf.shape]
     if not size:
         return []
-    hints = Hints(tuple(sorted({tuple(n for n in shape if n != 1) for shape in seen})))
+    gates = tuple((_layer(leaf), leaf.shape[0] // leaf.shape[1]) for leaf in torch if "weight_hh" in leaf.last and len(leaf.shape) == 2)
+    hints = Hints(tuple(sorted({tuple(n for n in shape if n != 1) for shape in seen})), gates)
     found: list[Candidate] = []
     for leaf in fits:
         if prod(leaf.shape) == size:
@@ -74,9 +75,10 @@ def candidates(jax: Leaf, torch: Sequence[Leaf], seen: Iterable[Shape] = ()) -> 
 
 
 class Hints(NamedTuple):
-    """Shapes of values, without axes of length 1: how an axis of 24 may be (4, 3, 2)."""
+    """What is known of torch. Shapes of values, without axes of length 1: how an axis of 24 may be (4, 3, 2)."""
 
     shapes: tuple[Shape, ...]
+    gates: tuple[tuple[str, int], ...] = ()  # of each recurrent layer of torch's
 
     def of(self, n: int) -> list[Shape]:
         """Every way that axes of a value in a row make up n, in order of how many they are."""
@@ -138,7 +140,7 @@ def _layouts(torch: Shape, jax: Shape, hints: Hints, spatial: bool) -> tuple[Lay
         opened = [_named(torch, jax, split, order)._replace(far=True) for split, order in itertools.islice(_opened(have, want, hints), MOST_LAYOUTS)]
         return (*plain, *(map(_flipped, plain) if spatial and len(torch) > 2 else ()), *opened)
     ways = _taken_apart(have, want) if len(want) > len(have) else _put_together(have, want)
-    return tuple(_named(torch, jax, split, order)._replace(far=not natural) for split, order, natural in itertools.islice(ways, MOST_LAYOUTS))
+    return tuple(_named(torch, jax, split, order) for split, order in itertools.islice(ways, MOST_LAYOUTS))
 
 
 # A way is the lengths into which each torch axis is split, and for each jax axis the (torch axis, which of its lengths) that make it up.
@@ -165,18 +167,16 @@ def _opened(have: list[int], want: list[int], hints: Hints) -> Iterator[_Way]:
                     yield split, [[(axis, i) for i in inner] if p == place else list(group) for p, group in enumerate(order)]
 
 
-def _taken_apart(have: list[int], want: list[int]) -> Iterator[tuple[list[Shape], list[list[tuple[int, int]]], bool]]:
-    """Each torch axis is one or several of the jax side's; and whether these follow one another there as here."""
+def _taken_apart(have: list[int], want: list[int]) -> Iterator[_Way]:
+    """Each torch axis is one or several of the jax side's."""
     for groups in _shared(have, want):
         where = {place: (axis, i) for axis, group in enumerate(groups) for i, place in enumerate(group)}
-        split, order = [tuple(want[place] for place in group) for group in groups], [[where[place]] for place in range(len(want))]
-        yield split, order, all(list(group) == list(range(group[0], group[0] + len(group))) for group in groups)
+        yield [tuple(want[place] for place in group) for group in groups], [[where[place]] for place in range(len(want))]
 
 
-def _put_together(have: list[int], want: list[int]) -> Iterator[tuple[list[Shape], list[list[tuple[int, int]]], bool]]:
+def _put_together(have: list[int], want: list[int]) -> Iterator[_Way]:
     for groups in _shared(want, have):
-        natural = all(list(group) == list(range(group[0], group[0] + len(group))) for group in groups)
-        yield [(n,) for n in have], [[(axis, 0) for axis in group] for group in groups], natural
+        yield [(n,) for n in have], [[(axis, 0) for axis in group] for group in groups]
 
 
 def _shared(few: list[int], many: list[int]) -> Iterator[list[tuple[int, ...]]]:
@@ -246,14 +246,15 @@ def _layer(leaf: Leaf) -> str:
 def _whole(leaf: Leaf, jax: Leaf, hints: Hints) -> Iterator[Candidate]:
     for layout in layouts(leaf.shape, jax.shape, hints, leaf.kind == "transposed conv"):
         yield Candidate((_carry(leaf, jax, layout, layout.text()),), ((leaf.name, -1, 0, 1, 1),), (_layer(leaf),), layout.far)
-    for count in _gate_counts(leaf):
+    for count in _gate_counts(leaf, hints):
         yield from _in_other_order([leaf], jax, hints, count)
 
 
-def _gate_counts(leaf: Leaf) -> list[int]:
-    """In how many parts the first axis may be, that another library keeps in another order."""
-    fused = leaf.kind in ("recurrent", "attention") or re.search(r"qkv|in_proj|c_attn|_[ih]h", leaf.last + str(leaf.module[-1:]))
-    return [count for count in GATES if fused and leaf.shape and leaf.shape[0] % count == 0 and leaf.shape[0] > count]
+def _gate_counts(leaf: Leaf, hints: Hints) -> list[int]:
+    """In how many parts the first axis is, that another library may keep in another order."""
+    gates = dict(hints.gates).get(_layer(leaf), 0)
+    fused = 3 if leaf.kind == "attention" or re.search(r"qkv|in_proj|c_attn", leaf.last + str(leaf.module[-1:])) else 0
+    return [count for count in (gates or fused,) if count > 1 and leaf.shape and leaf.shape[0] % count == 0 and leaf.shape[0] > count]
 
 
 def _in_other_order(leaves: Sequence[Leaf], jax: Leaf, hints: Hints, count: int) -> Iterator[Candidate]:
@@ -264,11 +265,9 @@ def _in_other_order(leaves: Sequence[Leaf], jax: Leaf, hints: Hints, count: int)
         if axis is None or len(layout.left[0]) != 1 or jax.shape[axis] != leaf.shape[0]:
             continue
         for order in itertools.permutations(range(count)):
-            for terms in itertools.product(_terms(leaves), repeat=count):
-                if len(leaves) == 1 and order == tuple(range(count)):
-                    continue
-                if len({len(term) for term in terms}) == 1 and len(leaves) > 1 and len(terms[0]) == 1:
-                    continue  # one of the biases all through: it is a candidate by itself
+            for terms in _terms(leaves, count):
+                if order == tuple(range(count)) and len({*terms}) == 1:
+                    continue  # a candidate by itself
                 carries = tuple(
                     _carry(
                         term, jax, layout, layout.text(_at(layout.left, 0, part, count), _at(layout.right, axis, place, count), added=i > 0)
@@ -280,8 +279,14 @@ def _in_other_order(leaves: Sequence[Leaf], jax: Leaf, hints: Hints, count: int)
                 yield Candidate(carries, uses, (_layer(leaf), str(order)))
 
 
-def _terms(leaves: Sequence[Leaf]) -> list[tuple[Leaf, ...]]:
-    return [(leaves[0],)] if len(leaves) == 1 else [tuple(leaves), (leaves[0],), (leaves[1],)]
+def _terms(leaves: Sequence[Leaf], count: int) -> Iterator[tuple[tuple[Leaf, ...], ...]]:
+    """What is summed in each gate. A GRU's last gate keeps its two biases apart."""
+    if len(leaves) == 1:
+        yield ((leaves[0],),) * count
+    elif count == 3:
+        yield from itertools.product([tuple(leaves), (leaves[0],), (leaves[1],)], repeat=count)
+    else:
+        yield (tuple(leaves),) * count
 
 
 def _divided(shape: Shape, length: int, count: int) -> Shape:
@@ -355,7 +360,7 @@ def _sums(leaves: Sequence[Leaf], jax: Leaf, hints: Hints) -> Iterator[Candidate
             for candidate in single:
                 yield _doubled(candidate, other)
             if whole == size and len(one.shape) == 1:
-                for count in _gate_counts(one):
+                for count in _gate_counts(one, hints):
                     yield from _in_other_order([one, other], jax, hints, count)
 
 
@@ -376,7 +381,9 @@ def _stacks(leaves: Sequence[Leaf], jax: Leaf, hints: Hints) -> Iterator[Candida
         others = {family[0].name: family for family in whole}
         for one in candidates(row, [family[0] for family in whole], hints.shapes):
             carries = tuple(
-                _in_row(carry, others[carry.torch][place].name, axis, f"{place}/{count}", len(row.shape)) for place in range(count) for carry in one.carries
+                _in_row(carry, others[carry.torch][place].name, axis, f"{place}/{count}", len(row.shape))
+                for place in range(count)
+                for carry in one.carries
             )
             uses = tuple((others[use[0]][place].name, *use[1:]) for place in range(count) for use in one.uses)
             yield Candidate(carries, uses, ("every", *one.layer), one.far)
@@ -411,7 +418,8 @@ def _numbers(leaf: Leaf) -> list[int]:
 def _neighbourhood(leaf: Leaf) -> tuple[object, ...]:
     """Arrays that one layer of another library may keep in one: the same of sister modules, or those of one module."""
     above = leaf.name.split(".")
-    return (tuple(above[:-2]), above[-1]) if len(above) > 1 and leaf.role else (tuple(above[:-1]), leaf.role, len(leaf.shape))
+    place = (tuple(above[:-2]), above[-1]) if len(above) > 1 and leaf.role else (tuple(above[:-1]), leaf.role)
+    return (*place, leaf.kind, len(leaf.shape), leaf.shape[1:])
 
 
 def _joined(leaves: Sequence[Leaf], jax: Leaf, hints: Hints) -> Iterator[Candidate]:

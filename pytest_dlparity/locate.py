@@ -22,7 +22,7 @@ from pytest_dlparity.errors import SpecError
 from pytest_dlparity.reference import Reference, reference
 from pytest_dlparity.run import Prepared
 from pytest_dlparity.spec import Spec
-from pytest_dlparity.trace import Node, Trace, alike, ancestors, fingerprint, informative
+from pytest_dlparity.trace import Frame, Node, Trace, alike, ancestors, fingerprint, informative
 
 TIGHT, LOOSE = 1e-9, 1e-6  # relative; the second where a float64 function of one library is less accurate than float64
 FAR = 40  # values before the parting that are looked at for an arrangement that came from further back
@@ -504,19 +504,7 @@ class _Search:
     # ------------------------------------------------------------ words
 
     def _place(self, trace: Trace, node: Node | None) -> Place | None:
-        if node is None:
-            return None
-        frame = node.frames[0] if node.frames else None
-        file, line, function = (frame.file, frame.line, frame.function) if frame else ("", 0, "")
-        source = linecache.getline(file, line).strip() if file else ""
-        return Place(
-            node.operation or node.kind, node.call, file, line, function, source, node.module or self._owner(trace, node), node.shape, node.dtype
-        )  # fmt: skip
-
-    def _owner(self, trace: Trace, node: Node) -> str:
-        """The module whose parameters an operation reads, where the library does not say in which module it is."""
-        names = [trace.nodes[i].name for i in node.reads if trace.nodes[i].kind == "param"]
-        return names[0].rpartition(".")[0] if names else ""
+        return None if node is None else placed(trace, node)
 
     def _rows(self) -> tuple[Row, ...]:
         """The agreement along torch's modules, in the order in which they begin; the module in which the two part by its parts."""
@@ -538,6 +526,15 @@ class _Search:
     def _row(self, module: str, nodes: list[Node], apart: set[int]) -> Row:
         bad = [node for node in nodes if node.index in apart]
         return Row(module, len(nodes) - len(bad), len(nodes), _nearest(bad[-1], self.made) if bad else 0.0)
+
+
+def placed(trace: Trace, node: Node) -> Place:
+    """A node as a place in the program; where the library does not say in which module, the one whose parameters are read."""
+    frame = node.frames[0] if node.frames else Frame("", 0, "")
+    owners = [trace.nodes[i].name.rpartition(".")[0] for i in node.reads if trace.nodes[i].kind == "param"]
+    source = linecache.getline(frame.file, frame.line).strip() if frame.file else ""
+    module = node.module or next(iter(owners), "")
+    return Place(node.operation or node.kind, node.call, frame.file, frame.line, frame.function, source, module, node.shape, node.dtype)
 
 
 def _whole(module: str) -> str:
