@@ -42,4 +42,4 @@ def feed_forward():
 
 
 if __name__ == "__main__":
-    print(dlp.check(feed_forward(), devices=["cpu"], dtypes=["float32"]))
+    print(dlp.check(feed_forward(), devices=["cpu"], dtypes=["float32"], localize="auto"))

@@ -75,14 +75,15 @@ class Signature(NamedTuple):
 
     def bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """
-        >>> signature("input dim=-1").bound([3], {}), signature("input *dims").bound([3, 1, 2], {})
-        ({'dim': -1, 'input': 3}, {'input': 3, 'dims': (1, 2)})
+        >>> signature("input dim=-1").bound([3], {}), signature("input *dims").bound([3, 1, 2], {}), signature("*dims").bound([(1, 2)], {})
+        ({'dim': -1, 'input': 3}, {'input': 3, 'dims': (1, 2)}, {'dims': (1, 2)})
         """
         found = dict(self.defaults)
         for place, value in enumerate(args):
             name = self.names[place] if place < len(self.names) else f"#{place}"
             if name.startswith("*"):
-                found[name[1:]] = tuple(args[place:])
+                rest = args[place:]
+                found[name[1:]] = tuple(rest[0]) if len(rest) == 1 and isinstance(rest[0], (list, tuple)) else tuple(rest)
                 break
             found[name] = value
         return found | dict(kwargs)

@@ -193,7 +193,7 @@ class Search:
         known = _index(self.sides, numbers, trace)
         found += self._asked(numbers, found, questions, known, deadline)
         found += self._asked(numbers, found, self._tied(questions, found), known, deadline)
-        return [*found, *_like(found, self.sides, questions)]
+        return [*found, *_like(found, self.sides, self.asked)]
 
     def story(self, found: Sequence[Carry]) -> list[str]:
         """What was found out, for a refusal."""
@@ -404,23 +404,23 @@ def _gap(torch: np.ndarray, jax: Any) -> float:
 # ---------------------------------------------------------------- like what is proved
 
 
-def _like(found: Sequence[Carry], sides: Sides, questions: Mapping[str, Question]) -> Iterator[Carry]:
-    """What the same array of another layer is made of, with the numbers of this one: "blocks.3.q.kernel" as "blocks.0.q.kernel"."""
-    shapes = {leaf.name: leaf.shape for leaf in sides.torch_leaves}
+def _like(found: Sequence[Carry], sides: Sides, asked: Sequence[Leaf]) -> Iterator[Carry]:
+    """What the same array of another layer is made of, with the numbers of this one: "blocks.3.q.kernel" as "blocks.0.q.kernel".
+
+    Only where both sides have as many such layers, so that the first is the first and the last is the last.
+    """
+    torch, jax = ({leaf[0]: leaf.shape for leaf in side} for side in (sides.torch_leaves, sides.jax_leaves))
     used, done = {carry.torch for carry in found}, {carry.jax for carry in found}
-    paths = {leaf.path: leaf.shape for leaf in sides.jax_leaves}
-    models: dict[str, list[str]] = {}
     into = param_map.by((carry for carry in found if carry.how == "value"), "jax")
+    models: dict[str, list[str]] = {}
     for path in into:
         models.setdefault(_skeleton(path), []).append(path)
-    for path, question in questions.items():
-        for model in models.get(_skeleton(path), ()) if path not in done else ():
-            moved = [carry._replace(torch=_moved(carry.torch, model, path), jax=path, how=f"as {model}") for carry in into[model]]
-            if question.leaf.shape == paths[model] and all(
-                carry.torch in shapes and shapes[carry.torch] == shapes[its.torch] and carry.torch not in used
-                for carry, its in zip(moved, into[model], strict=True)
-            ):
-                yield from moved
+    for path in (leaf.name for leaf in asked if leaf.name not in done):
+        for model in models.get(_skeleton(path), ()):
+            names_ = [_counterpart(carry.torch, model, path, torch, jax) for carry in into[model]]
+            fits = jax[path] == jax[model] and all(torch.get(name) == torch[its.torch] for name, its in zip(names_, into[model], strict=True))
+            if fits and not used & set(names_):
+                yield from (its._replace(torch=name, jax=path, how=f"as {model}") for name, its in zip(names_, into[model], strict=True))
                 break
 
 
@@ -428,21 +428,31 @@ def _skeleton(name: str) -> str:
     return re.sub(r"\d+", "#", name)
 
 
-def _numbers(name: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", name)]
+def _row(name: str, place: int, all_: Iterable[str]) -> list[str]:
+    """The names that differ from this one in one number only, in its order."""
+    parts = re.split(r"(\d+)", name)
+    form = re.compile("".join(r"(\d+)" if at == 2 * place + 1 else re.escape(part) for at, part in enumerate(parts)))
+    found = [(int(match[1]), other) for other in all_ if (match := form.fullmatch(other))]
+    return [other for _, other in sorted(found)]
 
 
-def _moved(name: str, model: str, path: str) -> str:
-    """A torch name with the one number moved in which two jax paths differ; "" where it is not clear which number that is.
+def _counterpart(name: str, model: str, path: str, torch: Iterable[str], jax: Iterable[str]) -> str:
+    """The torch name that is to `path` what `name` is to `model`; "" where it is not clear.
 
-    >>> _moved("blocks.0.attn.q.weight", "layers_0.query", "layers_2.query"), _moved("blocks.0.norm1.bias", "block0.ln1", "block0.ln2")
-    ('blocks.2.attn.q.weight', 'blocks.0.norm2.bias')
-    >>> _moved("stage.1.block.0.weight", "blocks.4", "blocks.5"), _moved("blocks.0.norm1.bias", "block0.ln1", "block1.ln2")
-    ('', '')
+    >>> torch = [f"h.{n}.q" for n in range(3)]
+    >>> _counterpart("h.0.q", "block_1.query", "block_3.query", torch, [f"block_{n}.query" for n in (1, 2, 3)])
+    'h.2.q'
+    >>> _counterpart("h.0.q", "block_1.query", "block_3.query", torch, [f"block_{n}.query" for n in range(6)])  # of six, which is the first?
+    ''
+    >>> stages = [f"layer{stage}.{block}.w" for stage in (1, 2) for block in (0, 1)]
+    >>> _counterpart("layer1.0.w", "blocks.0.w", "blocks.1.w", stages, [f"blocks.{n}.w" for n in range(4)])
+    ''
     """
-    mine, its, parts = _numbers(path), _numbers(model), re.split(r"(\d+)", name)
+    mine, its = re.findall(r"\d+", path), re.findall(r"\d+", model)
     differ = [place for place, (a, b) in enumerate(zip(mine, its, strict=True)) if a != b]
-    if len(differ) != 1 or len(parts) // 2 != len(its):
+    if len(differ) != 1:
         return ""
-    at = 2 * differ[0] + 1
-    return "".join([*parts[:at], str(int(parts[at]) + mine[differ[0]] - its[differ[0]]), *parts[at + 1 :]])
+    row = _row(model, differ[0], jax)
+    rows = [_row(name, place, torch) for place in range(len(re.findall(r"\d+", name)))]
+    same = [other for other in rows if len(other) == len(row) and other.index(name) == row.index(model)]
+    return same[0][row.index(path)] if len(same) == 1 else ""

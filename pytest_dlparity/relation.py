@@ -15,6 +15,7 @@ import numpy as np
 
 EXACT = 1e-9  # relative; two float64 programs that compute the same were seen to differ by 5e-14 of their size
 MOST = 1 << 20  # elements that are looked at; of a larger array the first ones of each axis
+PART = 0.25  # of the elements that are equal, at least, to say that the rest differ
 AXES = 5  # beyond it the permutations of the axes are not tried
 ROUNDINGS = (("bfloat16", 8), ("float16", 11), ("float32", 24))  # significand bits
 
@@ -240,7 +241,7 @@ def named(factor: float, sizes: Sequence[int]) -> str:
 def _partly(t: np.ndarray, j: np.ndarray) -> Relation | None:
     """Equal on a part of the elements, and which."""
     equal = np.abs(_masked(t) - _masked(j)) <= EXACT * max(_size(t), _size(j))
-    if not 0.02 < equal.mean() < 1:
+    if not PART < equal.mean() < 1:
         return None
     said = [f"differ {text}" for text in _where(~equal)]
     return Relation("part", f"equal on {equal.mean():.0%} of the elements" + (f"; they {said[0]}" if said else ""))

@@ -88,8 +88,7 @@ def test_where_nothing_differs_nothing_is_tried(spec):
         pytest.param(layer(lambda x: x.exp(), lambda x: (jnp.exp(x), x)), id="an output more"),
         pytest.param(layer(lambda x: x.exp(), lambda x: jnp.full(x.shape, jnp.nan)), id="not a number"),
         pytest.param(layer(lambda x: x, lambda x: jnp.log1p(x * x)), id="no call at all"),
-        pytest.param(layer(lambda x: x.relu(), lambda x: x, dlp.fixed(np.ones((2, 2)) * -1.0), wrt=[]), id="one value everywhere, nearly"),
-    ][:5],
+    ],
 )
 def test_a_fault_without_a_name_gets_none(spec):
     assert sentences(spec) == []
@@ -163,7 +162,7 @@ def test_one_fault_in_several_layers_is_one_cause():
     [sentence] = sentences(layer(Two, jax_side, dlp.normal(4, 6, scale=0.01)))
     assert sentence == (
         "the jax side has eps=1e-06, torch's layer_norm at HERE has eps=1e-05; and the jax side has eps=1e-06, torch's group_norm at HERE has "
-        "eps=1e-05; with eps=1e-06 in torch output, grad.input, grad.a.weight and 3 more agree to 53 of 53 bits"
+        "eps=1e-05; with eps=1e-06 in torch output, grad.input, grad.a.weight and 2 more agree to 53 of 53 bits"
     )
 
 
@@ -276,7 +275,14 @@ def test_a_change_that_breaks_is_counted_and_kept(monkeypatch):
 
 def test_what_is_near_is_tried_first():
     calls = [
-        Call(i, "layer_norm", {"input": Array((4, 6), "float64"), "normalized_shape": (6,), "eps": 1e-5}, Array((4, 6), "float64"), "/a/model.py", 10 + i)
+        Call(
+            i,
+            "layer_norm",
+            {"input": Array((4, 6), "float64"), "normalized_shape": (6,), "eps": 1e-5},
+            Array((4, 6), "float64"),
+            "/a/model.py",
+            10 + i,
+        )
         for i in range(2)
     ]
     variants = [(call, variant) for call in calls for variant in normalisation.variants(call)]
@@ -297,7 +303,14 @@ def test_a_localization_says_what_is_near():
 
 def test_other_numbers_keep_their_kind():
     given = np.array([[0.0, 0.5], [-1.5, 0.5]])
-    spec = layer(lambda x, i, m, z: x, lambda x, i, m, z: x, dlp.fixed(given), dlp.fixed([3, 3, 8]), dlp.fixed(np.array([True, False])), dlp.normal(2))
+    spec = layer(
+        lambda x, i, m, z: x,
+        lambda x, i, m, z: x,
+        dlp.fixed(given),
+        dlp.fixed([3, 3, 8]),
+        dlp.fixed(np.array([True, False])),
+        dlp.normal(2),
+    )
     prep = run.prepared(spec, 0, ["float32"])
     for number in range(search.REDRAWS):
         other = search.redrawn(prep, number).inputs
@@ -335,7 +348,7 @@ def test_a_number_is_found_and_named(value, sizes, name):
 
 def test_a_rounded_number_is_said_to_be_that():
     residual = lambda c: np.array([c - 55.5])
-    assert constants.named(constants.solved(residual, 50.0), residual, (), 55.4256) == (55.5, "55.5 or 55.5 (55.4256 as bfloat16 holds it)")
+    assert constants.named(constants.solved(residual, 50.0), residual, (), 55.4256) == (55.5, "55.5 (55.4256 as bfloat16 holds it)")
 
 
 def test_a_number_that_moves_nothing_is_not_found():

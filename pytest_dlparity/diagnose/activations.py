@@ -44,7 +44,6 @@ CALLED = {
     "leaky_relu_": "leaky_relu",
 }  # fmt: skip
 SLOPES = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0), "celu": ("alpha", 1.0), "softplus": ("beta", 1.0)}
-SMOOTH = {"erf gelu", "tanh gelu", "quick gelu", "silu", "mish"}  # taken for one another
 
 
 def kind(call: Call) -> str:
@@ -99,7 +98,7 @@ def _others(call: Call, own: str, argument: str, words: str = "") -> Iterator[Va
             yield differs(
                 f"{call.name} {own or words} as {name}", f"computes {title}", f"computes {words or mine}",
                 lambda a, function=function: function(a.torch, a[argument]), "activation", write=line, change=_change(call, name, title),
-                rank=0 if {name, own} <= SMOOTH or name in ("relu6", "leaky_relu", "identity") else 1, meaning=f"activation {name}",
+                meaning=f"activation {name}",
             )  # fmt: skip
 
 

@@ -102,15 +102,6 @@ def _convolution(call: Call, n: int) -> Iterator[Variant]:
             change="dilation=1 in torch", write=f"kernel_dilation={dilation}",
         )  # fmt: skip
     yield from _groups(call, n)
-    if call["padding"] != "same" and any(s > 1 for s in stride):
-        for shift in ((s - 1) for s in sorted(set(stride)) if s > 1):
-            pads = [(max(before - shift, 0), after + shift) for before, after in own]
-            if pads != own:
-                yield differs(
-                    f"{call.name} shifted by {shift}", f"pads {_shown(pads)}", f"pads {_shown(own)}", lambda a, pads=pads: _padded(a, pads),
-                    "padding",
-                    write=line, rank=1,
-                )  # fmt: skip
 
 
 def _read(
@@ -145,6 +136,8 @@ def _paddings(
         [(b, a) for a, b in (same(*part) for part in zip(sizes, kernel, stride, dilation, strict=True))],
     )
     yield "the whole kernel on both ends", [(r, r) for r in reach]
+    for shift in sorted({s - 1 for s in stride if s > 1}):
+        yield f"{shift} less before and more after", [(max(before - shift, 0), after + shift) for before, after in own]
 
 
 def _padded(a: Any, pads: Sequence[tuple[int, int]], mode: str = "constant") -> Any:
@@ -244,8 +237,8 @@ def _pad(call: Call) -> Iterator[Variant]:
     for words, other in (("before and after swapped", mirrored), ("the axes in the other order", swapped), ("no padding", [0] * len(pads))):
         if other != pads:
             yield differs(
-                f"pad {words}", f"pads with {words}" if words != "no padding" else "does not pad", f"pads {pads}", lambda a,
-                other=other: a.again(pad=other),
+                f"pad {words}", f"pads with {words}" if words != "no padding" else "does not pad", f"pads {pads}",
+                lambda a, other=other: a.again(pad=other),
                 "padding", change=f"pad={other} in torch", write=line,
             )  # fmt: skip
     if any(before != after for before, after in pairs):
@@ -263,8 +256,8 @@ def _pad(call: Call) -> Iterator[Variant]:
     for other_mode in ("constant", "reflect", "replicate", "circular"):
         if other_mode != mode:
             yield differs(
-                f"pad {other_mode}", f"pads in mode {other_mode}", f"in mode {mode}", lambda a,
-                other_mode=other_mode: a.again(mode=other_mode), "padding",
+                f"pad {other_mode}", f"pads in mode {other_mode}", f"in mode {mode}",
+                lambda a, other_mode=other_mode: a.again(mode=other_mode), "padding",
                 change=f"mode={other_mode!r} in torch", write=line,
             )  # fmt: skip
     if mode == "constant":

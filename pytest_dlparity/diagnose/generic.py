@@ -83,8 +83,8 @@ def reductions(call: Call) -> Iterator[Variant]:
             )  # fmt: skip
         if len(chosen) == 1 and axis != chosen[0]:
             yield differs(
-                f"{call.name} over {axis}", f"takes the {call.name} over axis {axis}", f"over axis {chosen[0]}", lambda a,
-                axis=axis: a.again(dim=axis), "axis",
+                f"{call.name} over {axis}", f"takes the {call.name} over axis {axis}", f"over axis {chosen[0]}",
+                lambda a, axis=axis: a.again(dim=axis), "axis",
                 change=f"dim={axis} in torch", write=f"jnp.{call.name}(x, axis={axes})",
             )  # fmt: skip
 
@@ -99,7 +99,8 @@ def _is_movement(call: Call) -> bool:
 MOVEMENTS = frozenset(
     "reshape view flatten unflatten permute transpose swapaxes movedim t T mT H mH squeeze unsqueeze expand expand_as contiguous clone detach "
     "chunk split unbind flip roll to double float type_as data real imag view_as_real view_as_complex __getitem__ repeat tile "
-    "repeat_interleave cat stack zeros ones full arange zeros_like ones_like full_like empty empty_like tensor as_tensor eye linspace tril triu requires_grad_ detach_".split()
+    "repeat_interleave cat stack zeros ones full arange zeros_like ones_like full_like empty "
+    "empty_like tensor as_tensor eye linspace tril triu requires_grad_ detach_".split()
 )
 
 
@@ -160,8 +161,8 @@ def structure(call: Call) -> Iterator[Variant]:
     for axis, size in enumerate(out.shape):
         if size > 1 and len(out.shape) <= 4:
             yield _of(
-                call, f"flipped along {axis}", f"has what {call.name}{{at}} gives in reverse along axis {axis}", lambda a,
-                axis=axis: a.again().flip(axis), "order",
+                call, f"flipped along {axis}", f"has what {call.name}{{at}} gives in reverse along axis {axis}",
+                lambda a, axis=axis: a.again().flip(axis), "order",
                 f"flip({axis}) in torch",
             )  # fmt: skip
             for shift in (1, -1):

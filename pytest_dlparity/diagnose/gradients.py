@@ -107,8 +107,8 @@ def _bounds(call: Call) -> Iterator[Variant]:
     own = "none" if call.name in ("relu6", "hardtanh", "hardtanh_") else "all of it"
     for words, share in (("half of the gradient", 0.5), ("no gradient", 0.0), ("the whole gradient", 1.0)):
         yield differs(
-            f"{call.name} {words} at the bounds", f"passes {words} where the input is exactly at a bound", own, lambda a,
-            share=share: _shared(a, at(a), share),
+            f"{call.name} {words} at the bounds", f"passes {words} where the input is exactly at a bound", own,
+            lambda a, share=share: _shared(a, at(a), share),
             "subgradient", change=CONST, write=line,
         )  # fmt: skip
 

@@ -219,8 +219,8 @@ def _cumulated(call: Call) -> Iterator[Variant]:
     for other in range(len(shape)):
         if isinstance(axis, int) and other != axis % len(shape):
             yield differs(
-                f"{call.name} axis {other}", f"accumulates over axis {other}", f"over axis {axis % len(shape)}", lambda a,
-                other=other: a.again(dim=other), "axis",
+                f"{call.name} axis {other}", f"accumulates over axis {other}", f"over axis {axis % len(shape)}",
+                lambda a, other=other: a.again(dim=other), "axis",
                 change=f"dim={other} in torch", write=line,
             )  # fmt: skip
 
@@ -297,8 +297,8 @@ def _one_hot(call: Call) -> Iterator[Variant]:
 def _range(call: Call) -> Iterator[Variant]:
     for shift in (1, -1):
         yield differs(
-            f"arange {shift:+d}", f"begins {'one later' if shift > 0 else 'one earlier'}", "does not", lambda a,
-            shift=shift: a.again() + shift, "index",
+            f"arange {shift:+d}", f"begins {'one later' if shift > 0 else 'one earlier'}", "does not",
+            lambda a, shift=shift: a.again() + shift, "index",
             change=f"arange(...) {'+' if shift > 0 else '-'} 1 in torch", write="jnp.arange(n), from the same number",
         )  # fmt: skip
     yield differs(

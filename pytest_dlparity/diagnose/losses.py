@@ -57,8 +57,8 @@ def _reductions(call: Call) -> Iterator[Variant]:
         ):
             continue
         yield differs(
-            f"{call.name} {what or 'sum'} instead of {own}", f"takes {words}", f"takes {mine}", lambda a,
-            count=count: a.again(reduction="sum") / count,
+            f"{call.name} {what or 'sum'} instead of {own}", f"takes {words}", f"takes {mine}",
+            lambda a, count=count: a.again(reduction="sum") / count,
             "reduction", write=_written(own, call), meaning=f"divided by {count:g}",
         )  # fmt: skip
     if own != "mean":

@@ -199,7 +199,7 @@ def _batch_norm(call: Call) -> Iterator[Variant]:
         yield differs(
             "batch_norm momentum and biased running variance", "keeps {c} of the old running statistics, and averages the variance divided by n",
             f"keeps {1 - momentum:g}, and divides by n-1", lambda a, c: _biased(a, 1 - c), "momentum",
-            write=f"momentum={1 - momentum:g}, and the variance times n / (n - 1)", start=0.5, rank=1,
+            write=f"momentum={1 - momentum:g}, and the variance times n / (n - 1)", start=0.5, rank=2,
         )  # fmt: skip
         yield differs(
             "batch_norm no update", "leaves the running statistics as they are", "updates them", lambda a: a.again(momentum=0.0), "momentum",

@@ -471,5 +471,5 @@ def _clipping(f: Formula) -> str:
         return f"optax.stateless_with_tree_map(lambda g, _: g * jnp.minimum(1.0, {at} / (jnp.linalg.norm(g){eps})))"
     if not eps:
         return f"optax.clip_by_global_norm({at})"
-    factor = f"jnp.minimum(1.0, {at} / (optax.global_norm(g){eps}))"
+    factor = f"jnp.minimum(1.0, {at} / (optax.tree.norm(g){eps}))"
     return f"optax.stateless(lambda g, _: jax.tree.map(lambda x: x * {factor}, g))"

@@ -55,13 +55,14 @@ def causes(
         return []
     until = time.perf_counter() + seconds
     candidates = optimizer_torch.formulas(optimizer_name, hyper, torch.names)
-    ours = _own([replace(formula, every=every, mean=False) if every > 1 else formula for formula in candidates], torch, seconds)
+    ours = own([replace(formula, every=every, mean=False) if every > 1 else formula for formula in candidates], torch, seconds)
     if ours is None:
         return []
     found = _parted(ours, jax, until)
-    own = optimizer_formula.relative(simulate(ours, torch).moved, torch)
-    on = "" if np.allclose(jax.grads, torch.grads, rtol=1e-9, atol=0) else "on its own gradients "
-    return [] if found is None else [_cause(ours, jax, found, own, on)._replace(leaves=_apart(torch, jax))]
+    error = optimizer_formula.relative(simulate(ours, torch).moved, torch)
+    same = float(np.linalg.norm(jax.grads[0] - torch.grads[0])) <= 1e-9 * float(np.linalg.norm(torch.grads[0]))
+    on = "" if same else "on its own gradients "
+    return [] if found is None else [_cause(ours, jax, found, error, on)._replace(leaves=_apart(torch, jax))]
 
 
 class Parted(NamedTuple):
@@ -72,7 +73,7 @@ class Parted(NamedTuple):
     before: float
 
 
-def _own(candidates: Iterable[Formula], torch: Record, seconds: float) -> Formula | None:
+def own(candidates: Iterable[Formula], torch: Record, seconds: float) -> Formula | None:
     """torch's formula: the class's, or one change from it (clipped gradients leave no trace in param_groups)."""
     for formula in candidates:
         at = optimizer_search.search(formula, torch, seconds)
@@ -96,6 +97,8 @@ def _parted(ours: Formula, jax: Record, until: float) -> Parted | None:
     for look in LOOKS:
         found = [formula for formula in look(at) if at.seen is at.whole or at.exact(formula, at.whole)]
         usual = [formula for formula in found if optimizer_search.is_usual(formula, ours)]
+        if at.is_late:
+            return None  # what else would do as well is not known
         if usual:
             return _said(ours, usual, at)
         unusual = unusual or found
@@ -265,7 +268,7 @@ def of(prep: Any, reference: Any, seconds: float = 10.0) -> list[Cause]:
     """
     if reference.problem:
         return []
-    seen = _watched(prep)
+    seen = watched(prep)
     seen.steps = _with_gradients(seen.steps)
     if not seen.steps or len({step.optimizer for step in seen.steps}) > 1:
         return []
@@ -273,7 +276,7 @@ def of(prep: Any, reference: Any, seconds: float = 10.0) -> list[Cause]:
     return look(prep, reference, seen, seconds)
 
 
-def _watched(prep: Any, altered: Mapping[str, Any] | None = None) -> Any:
+def watched(prep: Any, altered: Mapping[str, Any] | None = None) -> Any:
     """Every optimizer step of the torch side, in float64: class, groups, parameters, gradients. `altered`: what every group is to hold."""
     torch_side, _ = run.frameworks()
     ready = run.torch_ready(prep, "cpu", "float64", False)
@@ -342,7 +345,7 @@ def _by_trial(prep: Any, reference: Any, seen: Any, outputs: Mapping[str, str], 
     for altered in optimizer_torch.alterations(hyper[0][0]):
         if time.perf_counter() > until:
             return []
-        there = _together(first.params, _watched(prep, altered).last, len(hyper))
+        there = _together(first.params, watched(prep, altered).last, len(hyper))
         theirs = optimizer_torch.formulas(first.name, [[{**group, **altered} for group in groups] for groups in hyper], tuple(first.params))
         error = optimizer_formula.relative(there.moved, jax)
         if theirs and optimizer_formula.reproduces(there.moved, jax, 1e-9) and error <= optimizer_search.EXPLAINED * before:

@@ -136,8 +136,8 @@ def _grid(call: Call) -> Iterator[Variant]:
     for mode in ("zeros", "border", "reflection"):
         if mode != (call["padding_mode"] or "zeros"):
             yield differs(
-                f"grid_sample {mode}", f"has padding_mode {mode}", f"{call['padding_mode'] or 'zeros'}", lambda a,
-                mode=mode: a.again(padding_mode=mode), "resize",
+                f"grid_sample {mode}", f"has padding_mode {mode}", f"{call['padding_mode'] or 'zeros'}",
+                lambda a, mode=mode: a.again(padding_mode=mode), "resize",
                 change=f"padding_mode={mode!r} in torch", write="jax.scipy.ndimage.map_coordinates with its mode",
             )  # fmt: skip
     yield differs(

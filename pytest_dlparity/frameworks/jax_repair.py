@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, DropVar, Literal, jaxpr_as_fun
 
 from pytest_dlparity.frameworks.jax_frames import Origin, Origins
 from pytest_dlparity.frameworks.jax_program import Program
@@ -235,7 +235,7 @@ class _Runner:
         for index, equation in enumerate(jaxpr.eqns):
             at = (*path, index)
             inputs = [self._read(known, atom, at, i) for i, atom in enumerate(equation.invars)]
-            results = self._results(equation, inputs, at)
+            results = self._results(jaxpr, equation, inputs, at)
             known.update(zip(equation.outvars, results, strict=True))
         return [atom.val if isinstance(atom, Literal) else known[atom] for atom in jaxpr.outvars]
 
@@ -249,7 +249,7 @@ class _Runner:
         aval: Any = atom.aval
         return jnp.asarray(value, aval.dtype)
 
-    def _results(self, equation: Any, inputs: list[Any], at: Path) -> list[Any]:
+    def _results(self, jaxpr: Any, equation: Any, inputs: list[Any], at: Path) -> list[Any]:
         change = self.changes.steps.get(at)
         if change is not None:
             return [change(*inputs)]
@@ -261,9 +261,9 @@ class _Runner:
                 found: list[Any] = getattr(self, f"_{name}")(params, inputs, at)
                 return found
         if self.changes.wide:
-            return _widely(equation, inputs)
+            return _widely(jaxpr, equation, inputs)
         if "custom" in name:
-            return _whole(equation, inputs)
+            return _whole(jaxpr, equation, inputs)
         results = equation.primitive.bind(*inputs, **params)
         return list(results) if equation.primitive.multiple_results else [results]
 
@@ -299,19 +299,16 @@ class _Runner:
         return list(jax.lax.switch(inputs[0], [branch(i) for i in range(len(params["branches"]))], *inputs[1:]))
 
 
-def _whole(equation: Any, inputs: Sequence[Any]) -> list[Any]:
-    """An equation with derivatives of its own, run with them."""
-    variables = [atom for atom in equation.invars if not isinstance(atom, Literal)]
-    unique = list(dict.fromkeys(variables))
-    values = dict(zip((atom for atom in equation.invars if not isinstance(atom, Literal)),
-                      (x for x, atom in zip(inputs, equation.invars, strict=True) if not isinstance(atom, Literal)), strict=True))  # fmt: skip
-    outvars = [var for var in equation.outvars if not isinstance(var, DropVar)]
-    alone = ClosedJaxpr(Jaxpr([], unique, outvars, [equation], equation.effects), ())
-    made = iter(jaxpr_as_fun(alone)(*(values[var] for var in unique)))
+def _whole(jaxpr: Any, equation: Any, inputs: Sequence[Any]) -> list[Any]:
+    """An equation with derivatives of its own, run with them: as a jaxpr of its own."""
+    values = {atom: x for atom, x in zip(equation.invars, inputs, strict=True) if not isinstance(atom, Literal)}
+    given = [var for var in equation.outvars if not isinstance(var, DropVar)]
+    alone = jaxpr.replace(constvars=[], invars=list(values), outvars=given, eqns=[equation], effects=equation.effects)
+    made = iter(jaxpr_as_fun(ClosedJaxpr(alone, ()))(*values.values()))
     return [None if isinstance(var, DropVar) else next(made) for var in equation.outvars]
 
 
-def _widely(equation: Any, inputs: Sequence[Any]) -> list[Any]:
+def _widely(jaxpr: Any, equation: Any, inputs: Sequence[Any]) -> list[Any]:
     """An equation in float64, where it would be in a narrower float."""
     name, params = equation.primitive.name, dict(equation.params)
     for key in ("new_dtype", "preferred_element_type", "dtype", "out_dtype"):
@@ -321,7 +318,7 @@ def _widely(equation: Any, inputs: Sequence[Any]) -> list[Any]:
         return [inputs[0]]
     wide = [_wide(x) for x in inputs]
     if "custom" in name:
-        return _whole(equation, wide)
+        return _whole(jaxpr, equation, wide)
     results = equation.primitive.bind(*wide, **params)
     return list(results) if equation.primitive.multiple_results else [results]
 

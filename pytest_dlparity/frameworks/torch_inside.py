@@ -12,7 +12,7 @@ import math
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,10 @@ _POINTWISE = set(
 )
 
 
+# Laid out by torch as their parts are where everything that goes in is contiguous.
+_PLAIN = set("_softmax _log_softmax native_layer_norm _softmax_backward_data _log_softmax_backward_data native_layer_norm_backward".split())
+
+
 @dataclass
 class Inside:
     """What a fused operation is made of gave: its outputs, and by position the arguments that it writes to as they are afterwards."""
@@ -49,26 +53,28 @@ class Inside:
     written: dict[int, Tensor] = field(default_factory=dict)
 
 
-def instead(func: Any) -> Callable[..., Any] | None:
-    """An equal function of several operations, to be run instead of `func`; None where there is none."""
-    own = _INSTEAD.get(func) or (decomposition_table.get(func) if func._schema.name.removeprefix("aten::") in _POINTWISE else None)
-    if own is not None:
-        return own
-    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
-        made: Callable[..., Any] = func.decompose
-        return made
-    return None
+class Opening(NamedTuple):
+    """How to look into a fused operation."""
+
+    run: Callable[..., Inside]  # gives NotImplemented where there is nothing to see
+    stands: str  # when its outputs can stand for the operation's own: "always", where all that goes in is "contiguous", "never"
 
 
-def beside(func: Any) -> Callable[..., Inside] | None:
-    """What gives the values inside `func`, to be run beside it; None where there is nothing inside."""
+def composite(func: Any) -> Callable[..., Any] | None:
+    """The operations that torch itself makes of one that has no kernel; None for one that has."""
+    made: Callable[..., Any] = func.decompose
+    return made if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd") else None
+
+
+def opening(func: Any) -> Opening | None:
+    """How to look into an operation; None where nothing is inside."""
     name = func._schema.name.split("::")[-1]
     writes_self = name.endswith("_") and not name.endswith("__")
     if writes_self:  # the inside of silu_ is that of silu
-        func = getattr(getattr(aten, name[:-1], None), func._overloadname, None)
         name = name[:-1]
-    own = _BESIDE.get(func)
-    found = own or (decomposition_table.get(func) if name in _BY_TABLE or (writes_self and name in _POINTWISE) else None)
+        func = getattr(getattr(aten, name, None), func._overloadname, None)
+    always = func in _INSTEAD or name in _POINTWISE
+    found = _INSTEAD.get(func) or _BESIDE.get(func) or (decomposition_table.get(func) if always or name in _BY_TABLE else None)
     if found is None:
         return None
 
@@ -79,10 +85,10 @@ def beside(func: Any) -> Callable[..., Inside] | None:
         outputs = tuple(given) if isinstance(given, (tuple, list)) else (given,)
         return Inside((), {0: outputs[0]}) if writes_self else Inside(outputs)
 
-    return run
+    return Opening(run, "never" if writes_self else "always" if always else "contiguous" if name in _PLAIN else "never")
 
 
-# ---------------------------------------------------------------- run instead: as cheap as the operation itself
+# ---------------------------------------------------------------- parts that are as cheap as the whole, and laid out like it
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
@@ -108,7 +114,7 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> 
 
 _INSTEAD = {aten.addmm.default: _addmm, aten.baddbmm.default: _baddbmm, aten.convolution.default: _convolution}
 
-# ---------------------------------------------------------------- run beside: the operation's own result stays the result
+# ---------------------------------------------------------------- parts of what has a layout of its own
 
 
 def _softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
@@ -214,6 +220,9 @@ _BESIDE = {
     aten.var_mean.correction: _var_mean,
     aten.std.correction: _std,
     aten.std_mean.correction: _std_mean,
+    aten._scaled_dot_product_flash_attention_for_cpu.default: lambda q, k, v, p, causal, *, attn_mask=None, scale=None: attention(
+        q, k, v, attn_mask, 0.0, causal, scale=scale
+    ),  # in narrow dtypes only: in double `attention` is called in its place
 }
 
 # ---------------------------------------------------------------- attention

@@ -145,17 +145,20 @@ class Bound:
         """The call's result, with these arguments in the place of its own."""
         args, kwargs = list(self.args), dict(self.kwargs)
         for name, value in changes.items():
-            place = self._signature.names.index(name) if name in self._signature.names else len(args)
-            if name.startswith("#"):
-                place = int(name[1:])
-            starred = "*" + name in self._signature.names
-            if starred:
-                args = [*args[: self._signature.names.index("*" + name)], *value]
-            elif place < len(args):
+            if "*" + name in self._signature.names:
+                place = self._signature.names.index("*" + name)
+                together = len(args) == place + 1 and isinstance(args[place], (tuple, list))  # permute((0, 1)), not permute(0, 1)
+                args[place:] = [tuple(value)] if together else value
+            elif (place := self._place(name)) < len(args):
                 args[place] = value
             else:
                 kwargs[name] = value
         return self.func(*args, **kwargs)
+
+    def _place(self, argument: str) -> int:
+        if argument.startswith("#"):
+            return int(argument[1:])
+        return self._signature.names.index(argument) if argument in self._signature.names else len(self.args)
 
 
 Change = Callable[[Bound], Any]

@@ -183,8 +183,8 @@ class _Operation(NamedTuple):
     views: bool = False  # whether the result is the same memory
     scales: bool = False  # whether it multiplies the first by the second
     bits: bool = False  # whether it takes the bits of a number for another
-    instead: Callable[..., Any] | None = None
-    beside: Callable[..., torch_inside.Inside] | None = None
+    composite: Callable[..., Any] | None = None
+    opening: torch_inside.Opening | None = None
 
 
 _OPERATIONS: dict[int, _Operation] = {}  # by the id of a function that lives as long as its entry
@@ -220,8 +220,8 @@ def _described(func: Any) -> _Operation:
         any(returned.alias_info is not None and not returned.alias_info.is_write for returned in schema.returns),
         name in ("mul", "div", "neg") and len(schema.arguments) <= 2,
         func is torch.ops.aten.view.dtype,
-        torch_inside.instead(func) if opened else None,
-        torch_inside.beside(func) if opened else None,
+        torch_inside.composite(func) if opened else None,
+        torch_inside.opening(func) if opened else None,
     )
 
 
@@ -305,13 +305,22 @@ def _is_move(made: _Made, tensor: Tensor) -> bool:
 
 def _agree(inner: Tensor, outer: Tensor) -> bool:
     """Whether two results of one computation are the same but for rounding, in a sample of their elements."""
-    if inner.shape != outer.shape or inner.dtype != outer.dtype:
+    exact = not outer.is_floating_point()
+    if inner.shape != outer.shape or (exact and inner.dtype != outer.dtype):
         return False
     step = max(1, inner.numel() // 32)
     a, b = (tensor.reshape(-1)[::step].tolist() for tensor in (inner, outer))
-    room = 2**13 * torch.finfo(inner.dtype).eps if inner.is_floating_point() else 0.0
+    room = 0.0 if exact else (2**13 if outer.dtype is torch.float64 else 64) * torch.finfo(outer.dtype).eps
     room *= max((abs(value) for value in b if math.isfinite(value)), default=0.0) if room else 0.0
     return all(x == y or abs(x - y) <= room or (x != x and y != y) for x, y in zip(a, b, strict=True))
+
+
+def _stands(operation: _Operation, inside: torch_inside.Inside, tensors: list[Tensor]) -> bool:
+    """Whether what was found inside can be handed on as the result: torch would lay it out in the same way."""
+    when = operation.opening.stands if operation.opening else "never"
+    if inside.written or len(inside.outputs) != len(operation.func._schema.returns):
+        return False
+    return when == "always" or (when == "contiguous" and all(tensor.is_contiguous() and tensor.numel() for tensor in tensors))
 
 
 def _fingerprint(tensor: Tensor) -> Fingerprint | None:
@@ -484,10 +493,13 @@ class _Recorder(TorchDispatchMode):
             if not self.plain and _is_narrow(operation, tensors, args, kwargs):
                 args, kwargs = self._promoted(operation, args, kwargs)
                 tensors = _tensors(*args, *kwargs.values())
-            if operation.instead is not None and (result := self._inside(operation.instead, args, kwargs)) is not NotImplemented:
+            if operation.composite is not None and (result := self._inside(operation.composite, args, kwargs)) is not NotImplemented:
                 return result
-            inside = None if operation.beside is None else self._inside(operation.beside, args, kwargs)
-            return self._run(operation, args, kwargs, tensors, None if inside is NotImplemented else inside)
+            inside = None if operation.opening is None else self._opened(operation, args, kwargs, tensors)
+            if inside is not None and not inside.narrow and _stands(operation, inside.found, tensors):
+                outputs = inside.found.outputs
+                return outputs if len(operation.func._schema.returns) > 1 else outputs[0]
+            return self._run(operation, args, kwargs, tensors, inside)
 
     def _place(self, operation: _Operation) -> Place:
         frame = sys._getframe(2)
@@ -504,18 +516,27 @@ class _Recorder(TorchDispatchMode):
         finally:
             self.depth -= 1
 
+    def _opened(self, operation: _Operation, args: Any, kwargs: Any, tensors: list[Tensor]) -> _Opened | None:
+        """The inside of a fused operation. In a narrow dtype its parts are computed in double, as kernels keep more digits inside as well."""
+        assert operation.opening is not None
+        first, narrow = len(self.nodes), self.plain and any(tensor.dtype in _WIDE for tensor in tensors)
+        if narrow:
+            args, kwargs = tuple(self._widened(value) for value in args), {name: self._widened(value) for name, value in kwargs.items()}
+        found = self._inside(operation.opening.run, args, kwargs)
+        return None if found is NotImplemented else _Opened(found, narrow, first)
+
+    def _widened(self, value: Any) -> Any:
+        return _WIDE.get(value, value) if isinstance(value, torch.dtype) else _replaced(value, self._wide)
+
     def _promoted(self, operation: _Operation, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments with wide dtypes for narrow ones; what is written to stays."""
         self.changed = True
         if operation.bits:
             raise _CannotPromote
 
-        def wide(at: int | str, value: Any) -> Any:
-            if isinstance(value, torch.dtype):
-                return _WIDE.get(value, value)
-            return value if at in operation.written else _replaced(value, self._wide)
-
-        return tuple(wide(i, value) for i, value in enumerate(args)), {name: wide(name, value) for name, value in kwargs.items()}
+        kept = operation.written
+        args = tuple(value if at in kept else self._widened(value) for at, value in enumerate(args))
+        return args, {name: value if name in kept else self._widened(value) for name, value in kwargs.items()}
 
     def _wide(self, tensor: Tensor) -> Tensor:
         if tensor.dtype not in _WIDE:
@@ -524,22 +545,22 @@ class _Recorder(TorchDispatchMode):
         self.known.add(widened, index)
         return widened
 
-    def _run(self, operation: _Operation, args: Any, kwargs: Any, tensors: list[Tensor], inside: torch_inside.Inside | None) -> Any:
+    def _run(self, operation: _Operation, args: Any, kwargs: Any, tensors: list[Tensor], inside: _Opened | None) -> Any:
         """Runs the operation and records what it gives. Where its inside is known, its results are the nodes found there."""
         targets = _targets(operation, args, kwargs) if operation.written else {}
         made = self._before(operation, args, kwargs, tensors, targets)
         result = operation.func(*args, **kwargs)
         parts = [result] if isinstance(result, Tensor) else _tensors_and_others(result)
-        outputs = inside.outputs if inside else ()
+        outputs = inside.found.outputs if inside else ()
         for number, part in enumerate(parts):
             if isinstance(part, Tensor) and not any(part is tensor for tensor in tensors):
-                index = self._within(outputs[number], part) if number < len(outputs) else None
+                index = self._within(inside, outputs[number], part) if inside and number < len(outputs) else None
                 if index is None and self._is_silent(made, part):
                     continue
                 self.known.add(part, self._result(made, part, parts) if index is None else index)
         for at, written in targets.items():
-            for tensor in written if inside is None or at in inside.written else ():
-                index = self._within(inside.written[at], tensor) if inside else None
+            for tensor in written if inside is None or at in inside.found.written else ():
+                index = self._within(inside, inside.found.written[at], tensor) if inside else None
                 self.known.write(tensor, self._result(made, tensor, parts) if index is None else index)
         return result
 
@@ -592,12 +613,18 @@ class _Recorder(TorchDispatchMode):
         taken = None if is_empty else _derived(made, source, tensor) or _fingerprint(tensor)
         return self._node(operation.name, tensor, "op", reads, again, taken=taken)
 
-    def _within(self, inner: Any, outer: Tensor) -> int | None:
+    def _within(self, inside: _Opened, inner: Any, outer: Tensor) -> int | None:
         """The node of a result as it was found inside of the operation, if it is what the operation gave."""
         if not isinstance(inner, Tensor) or not _agree(inner, outer):
             return None
         found = self.known.find(inner)
-        return None if found is None or found.writers else found.index
+        if found is None or found.writers or (inside.narrow and found.index < inside.first):
+            return None
+        if inside.narrow:  # the parts are in double, the result is rounded
+            node = self.nodes[found.index]
+            node.dtype, node.print = str(outer.dtype).removeprefix("torch."), _fingerprint(outer)
+            node.value = None if node.value is None else np.array(torch_side.to_numpy(outer))
+        return found.index
 
     # ---------------- nodes
 
@@ -646,6 +673,14 @@ class _Recorder(TorchDispatchMode):
         return index
 
 
+class _Opened(NamedTuple):
+    """The inside of an operation."""
+
+    found: torch_inside.Inside
+    narrow: bool  # computed in double, for an operation in a narrower dtype
+    first: int  # node of it
+
+
 class _Made(NamedTuple):
     """An operation as it is recorded: what it read, and how to run it again."""
 
@@ -692,7 +727,8 @@ class _Calls(TorchFunctionMode):
             self.places.call, self.places.number = outer
 
     def _result(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func is not torch.nn.functional.scaled_dot_product_attention:
+        narrow = self.recorder.plain and any(tensor.dtype in _WIDE for tensor in _tensors(*args, *kwargs.values()))
+        if func is not torch.nn.functional.scaled_dot_product_attention or narrow:
             return func(*args, **kwargs)
         seen = self.recorder.probabilities[-1] if self.recorder.probabilities else None
         return torch_inside.attention(*args, **kwargs, seen=seen)
