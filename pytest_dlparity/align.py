@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import NamedTuple
 
 from pytest_dlparity.trace import Index, Node, Trace, alike, ancestors, informative
@@ -22,6 +23,7 @@ MOVEMENTS = frozenset(  # an element of the result is an element of what was rea
 BLUNT = frozenset(
     "sign round floor ceil trunc argmax argmin topk sort gt lt ge le eq ne".split()
 )  # many inputs, one result: no proof of them
+EXTREMES = frozenset("amax amin max min reduce_max reduce_min".split())  # where they reduce: a mask of -1 may leave a maximum as one of -inf
 FLOATING = ("float", "bfloat", "complex")
 
 Pairs = Mapping[int, Collection[int]]
@@ -121,11 +123,16 @@ class Parting:
         found: set[int] = set()
         for index in sorted(self.scope, reverse=True):
             for consumer in self.consumers[index]:
-                node = self.trace.nodes[consumer]
-                if consumer in found or (consumer in self.matched and is_floating(node) and node.operation not in BLUNT):
+                if not self._is_blunt(consumer, index) if consumer in self.matched else consumer in found:
                     found.add(index)
                     break
         return found
+
+    def _is_blunt(self, consumer: int, read: int) -> bool:
+        """Whether an operation gives one result for many inputs, so that the result proves nothing of what was read."""
+        node, source = self.trace.nodes[consumer], self.trace.nodes[read]
+        reduced = node.operation in EXTREMES and prod(node.shape) < prod(source.shape)
+        return reduced or node.operation in BLUNT or not is_floating(node)
 
     def _good(self) -> set[int]:
         """Values that are not to blame: matched, given, on a way back, not floating, or only moved from such."""

@@ -29,6 +29,7 @@ LINES = 160  # of both functions; beyond, nobody reads a script
 OPENED = 16  # values that are looked behind, until both sides' operands lie in the same order
 SMALL = 64  # elements of all arrays together, which need not become fewer
 SECONDS = 5.0  # for the search of the piece's end, and again for making it smaller
+ALIKE = 0.3  # correlation from which a layout is tried
 LATER = 6  # values after the parting that are tried as the piece's end, on each side
 EXACT = 1e-9  # relative: what two float64 runs of the same source differ by is far below
 ROUNDING = 1e-6  # relative: what is left of it after a whole program
@@ -218,16 +219,18 @@ class _Cutter:
     # ------------------------------------------------------------ where it ends
 
     def _ends(self) -> Iterator[tuple[int, int, Move, bool]]:
-        """(torch's value, jax's, how that lies, whether they are proved to be the same thing)."""
-        for torch, jax in self._pairs():
-            for move in self._moves(torch, jax):
-                if time.perf_counter() < self.until and self._agrees(torch, jax, move):
-                    yield torch, jax, move, True
+        """(torch's value, jax's, how that lies, whether it was shown that they are the same thing)."""
+        near = []
+        for number, found in enumerate(self._pairs()):
+            for move in self._moves(*found) if time.perf_counter() < self.until else ():
+                agrees, rejoins = self._tested(*found, move)
+                if agrees or (rejoins and not number):
+                    yield *found, move, True
                     break
-        alike = [(torch, jax, move) for torch, jax in self._of_one_kind() for move in self._moves(torch, jax)]
-        yield from ((*found, True) for found in alike if self._rejoins(*found))
+                near += [(*found, move, True)] * rejoins
+        yield from near
         yield from ((*self.leaf, move, True) for move in self._moves(*self.leaf))
-        yield from ((*found, False) for found in alike[:1])
+        yield from ((*found, move, False) for found in self._of_one_kind() for move in self._moves(*found)[:1])
 
     def _pairs(self) -> Iterator[tuple[int, int]]:
         """Values that may be the same thing, the earliest first. A value that the other side has stands for an operation that is left out."""
@@ -276,9 +279,9 @@ class _Cutter:
             return []
         if (torch, jax) == self.leaf:
             return [self._leaf_move(t, j)]
-        found = [move for _, move in sorted((-_likeness(move(t), j), move) for move in _layouts(t.shape, j.shape))]
+        found = sorted((-_likeness(move(t), j), move) for move in _layouts(t.shape, j.shape))
         usual = [_lying(order, t.shape, j.shape) for order in self._orders(t.ndim)]
-        return list(dict.fromkeys([*usual, *found[:2]]))
+        return list(dict.fromkeys([*usual, *(move for likeness, move in found[:2] if -likeness > ALIKE)]))
 
     def _orders(self, rank: int) -> list[tuple[int, ...]]:
         """How the axes of this many are permuted on jax's side: as those of what is read at the parting, or not at all."""
@@ -309,26 +312,32 @@ class _Cutter:
             raise NoExcerpt(f"{self.where.leaf} has torch shape {list(t.shape)} and jax shape {list(j.shape)}")
         return Move(tuple(range(t.ndim)))
 
-    def _agrees(self, torch: int, jax: int, move: Move) -> bool:
-        """Whether jax, with torch's value in the place of its own, gives torch's leaf."""
+    def _tested(self, torch: int, jax: int, move: Move) -> tuple[bool, bool]:
+        """Whether jax, with torch's value in the place of its own, gives torch's leaf; and whether at least what reads it gives torch's values."""
         there = self.leaf[1]
         again = tracing.jax_trace(self.prep, {there}, self.where.backward, {jax: move(self.values["torch"][torch])})
         mine, yours = self.values["torch"].get(self.leaf[0]), again.nodes[there].value
         if mine is None or yours is None or mine.size != yours.size:
-            return False
-        return gap(self._leaf_move(mine, yours)(mine), yours, masked=True) <= ROUNDING
+            return False, False
+        agrees = gap(self._leaf_move(mine, yours)(mine), yours, masked=True) <= ROUNDING
+        return agrees, agrees or self._rejoins(torch, jax, again)
 
-    def _rejoins(self, torch: int, jax: int, move: Move) -> bool:
-        """Whether the operations that read jax's value give, with torch's in its place, values that torch has after it."""
-        again = tracing.jax_trace(self.prep, (), self.where.backward, {jax: move(self.values["torch"][torch])})
+    def _rejoins(self, torch: int, jax: int, again: Trace) -> bool:
+        """Whether every operation that reads jax's value, and nothing else that differs, gives a value that torch has after its own."""
         moved, readers = {jax}, []
         for node in again.nodes[jax + 1 :]:
-            if moved.intersection(node.reads) and (node.kind == "move" or is_movement(node)):
+            if not moved.intersection(node.reads):
+                continue
+            if node.kind == "move" or is_movement(node):
                 moved.add(node.index)
-            elif moved.intersection(node.reads) and is_floating(node) and informative(node):
+            elif is_floating(node) and informative(node) and all(self._same(again, at, moved) for at in node.reads):
                 readers.append(node.print)
         later = Index((n.print, n.index) for n in self.torch.nodes[torch + 1 :] if n.print is not None and n.index not in self.made.jax)
         return bool(readers) and all(later.find(found, ROUNDING) for found in readers if found is not None)
+
+    def _same(self, trace: Trace, index: int, moved: set[int]) -> bool:
+        node = trace.nodes[index]
+        return index in moved or index in self.made.torch or not node.data
 
     # ------------------------------------------------------------ what it is made of
 

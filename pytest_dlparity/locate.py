@@ -254,8 +254,8 @@ class _Search:
         j = None if theirs is None else self.jax.nodes[theirs.node]
         culprit, blamed = self._culprit(ours, theirs)
         proof = self._proof(ours, theirs)
-        if blamed is not None:
-            t, j = blamed
+        if blamed is not None:  # a parameter stands in no line: then it is the operation that reads it
+            t, j = (made if made is not None and made.frames else entry for made, entry in zip(blamed, (t, j), strict=True))
         elif not culprit and proof is not None and proof.kind:
             culprit, t, j = self._left_out(proof, ours, theirs)
         elif self.backward and (stopped := self._stopped(ours)) is not None:
@@ -401,6 +401,8 @@ class _Search:
 
     def _said(self, at: int, value: np.ndarray) -> str:
         node = self.torch.nodes[at]
+        while node.kind == "move" and not node.data and node.reads:
+            node = self.torch.nodes[node.reads[0]]
         if node.kind == "param":
             return f"with the parameter {node.name} in another arrangement torch's operation gives jax's value"
         between = relation.relation(self.values["torch", at], value)

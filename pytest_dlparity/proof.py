@@ -12,7 +12,7 @@ import re
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,28 +147,55 @@ def _varied(name: str, array: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Question:
-    """A jax array in doubt, and all that it may be."""
+    """A jax array in doubt, and all that it may be: candidates for an array called ANY, which questions that are alike share."""
 
     leaf: Leaf
     options: list[Candidate]
+    wider: dict[int, list[int]]  # of each option those that are the same and something added
+
+    def carries(self, option: int) -> tuple[Carry, ...]:
+        return tuple(carry._replace(jax=self.leaf.name) for carry in self.options[option].carries)
 
     def array(self, numbers: Arrays, option: int) -> np.ndarray:
-        return param_map.jax_arrays(self.options[option].carries, numbers, {self.leaf.name: self.leaf.shape})[self.leaf.name]
+        return _filled(self.options[option], numbers, self.leaf.shape)
 
-    def wider(self, numbers: Arrays) -> dict[int, list[int]]:
-        """Of each option those that are the same and something added."""
-        summed = {carry.torch for option in self.options if any(c.is_added for c in option.carries) for carry in option.carries}
-        found: dict[int, list[int]] = {}
-        for name in summed:
-            without = {**numbers, name: np.zeros_like(numbers[name])}
-            alike: dict[bytes, list[int]] = {}
-            for index, option in enumerate(self.options):
-                if summed & {carry.torch for carry in option.carries}:
-                    alike.setdefault(self.array(without, index).tobytes(), []).append(index)
-            for same in alike.values():
-                plain = [index for index in same if all(carry.torch != name for carry in self.options[index].carries)]
-                found |= {index: [*found.get(index, ()), *(other for other in same if other not in plain)] for index in plain}
-        return found
+
+ANY = "?"
+
+
+def _filled(option: Candidate, numbers: Arrays, shape: tuple[int, ...]) -> np.ndarray:
+    return param_map.jax_arrays(option.carries, numbers, {ANY: shape})[ANY]
+
+
+def _wider(options: Sequence[Candidate], numbers: Arrays, shape: tuple[int, ...]) -> dict[int, list[int]]:
+    """Of each option those that are the same and something added: told apart by leaving out what may have been added."""
+    summed = {carry.torch for option in options if any(c.is_added for c in option.carries) for carry in option.carries}
+    mine = [index for index, option in enumerate(options) if summed & {carry.torch for carry in option.carries}]
+    found: dict[int, list[int]] = {}
+    for name in summed:
+        without = {**numbers, name: np.zeros_like(numbers[name])}
+        alike: dict[bytes, list[int]] = {}
+        for index in mine:
+            alike.setdefault(_filled(options[index], without, shape).tobytes(), []).append(index)
+        for same in alike.values():
+            plain = [index for index in same if all(carry.torch != name for carry in options[index].carries)]
+            found |= {index: [*found.get(index, ()), *(other for other in same if other not in plain)] for index in plain}
+    return found
+
+
+class _Asking:
+    """Questions; those for arrays that look alike are asked once."""
+
+    def __init__(self, numbers: Arrays, shapes: set[tuple[int, ...]]) -> None:
+        self.numbers, self.shapes = numbers, shapes
+        self.made: dict[Any, tuple[list[Candidate], dict[int, list[int]]]] = {}
+
+    def question(self, leaf: Leaf, torch: Sequence[Leaf]) -> Question:
+        key = leaf.shape, leaf.role, leaf.state, tuple(one.name for one in torch)
+        if key not in self.made:
+            options = candidates(replace(leaf, name=ANY), torch, self.shapes)
+            self.made[key] = options, _wider(options, self.numbers, leaf.shape)
+        return Question(leaf, *self.made[key])
 
 
 @dataclass
@@ -189,10 +216,11 @@ class Search:
         numbers = varied(self.sides)
         trace = _traced(self.sides, numbers)
         found = list(self.held)
-        questions = self._questions({node.shape for node in trace.nodes if node.data})
+        asking = _Asking(numbers, {node.shape for node in trace.nodes if node.data})
+        questions = self._questions(asking)
         known = _index(self.sides, numbers, trace)
         found += self._asked(numbers, found, questions, known, deadline)
-        found += self._asked(numbers, found, self._tied(questions, found), known, deadline)
+        found += self._asked(numbers, found, self._tied(asking, questions, found), known, deadline)
         return [*found, *_like(found, self.sides, self.asked)]
 
     def story(self, found: Sequence[Carry]) -> list[str]:
@@ -211,7 +239,7 @@ class Search:
 
     # ------------------------------------------------------------ what is asked
 
-    def _questions(self, shapes: set[tuple[int, ...]]) -> dict[str, Question]:
+    def _questions(self, asking: _Asking) -> dict[str, Question]:
         """Every jax array that is not settled, with what torch has left for it."""
         torch, jax = names.torch_leaves(self.sides.torch_leaves), names.jax_leaves(self.sides.jax_leaves)
         there, back = {carry.torch for carry in self.held}, {carry.jax for carry in self.held}
@@ -219,12 +247,11 @@ class Search:
         self.asked = [leaf for leaf in jax if leaf.name not in back and leaf.needed]
         found = {}
         for leaf in self.asked:
-            options = candidates(leaf, [one for one in left if one.name == self.pairs.get(leaf.name)], shapes)
-            options = options or candidates(leaf, left, shapes)
-            found[leaf.name] = Question(leaf, options)
+            paired = asking.question(leaf, [one for one in left if one.name == self.pairs.get(leaf.name)])
+            found[leaf.name] = paired if paired.options else asking.question(leaf, left)
         return found
 
-    def _tied(self, questions: Mapping[str, Question], found: Sequence[Carry]) -> dict[str, Question]:
+    def _tied(self, asking: _Asking, questions: Mapping[str, Question], found: Sequence[Carry]) -> dict[str, Question]:
         """Jax arrays for which torch has nothing left: it may use an array twice."""
         used, done = {carry.torch for carry in found}, {carry.jax for carry in found}
         torch = [leaf for leaf in names.torch_leaves(self.sides.torch_leaves) if leaf.name in used]
@@ -232,7 +259,7 @@ class Search:
         for leaf in self.asked:
             mine = questions.get(leaf.name)
             if leaf.name not in done and (mine is None or all(used & {use[0] for use in option.uses} for option in mine.options)):
-                again[leaf.name] = Question(leaf, candidates(leaf, torch, ()))
+                again[leaf.name] = asking.question(leaf, torch)
         return {path: question for path, question in again.items() if question.options}
 
     # ------------------------------------------------------------ one walk
@@ -245,12 +272,10 @@ class Search:
             return []
         _, _, _, jax_unify = _frameworks()
         unknown = {
-            path: jax_unify.Unknown(
-                path, one.leaf.shape, one.options, functools.partial(one.array, numbers), one.wider(numbers)
-            )
+            path: jax_unify.Unknown(path, one.leaf.shape, one.options, functools.partial(one.array, numbers), one.wider)
             for path, one in questions.items()
         }
-        found = _walked(self.sides, numbers, held, unknown, known, deadline).found
+        found = _walked(self.sides, numbers, held, unknown, known, deadline, _Likely(self.sides, questions)).found
         self.first, self.stopped = self.first or found.first, self.stopped or found.stopped
         told = [carry for members, ways in found.ways for carry in self._told(members, ways, questions)]
         self.against += [carry for carry in told if carry.how != "value"]
@@ -263,9 +288,8 @@ class Search:
         best = [way for way in named if _width(members, way, questions) == least] or ways
         for place, member in enumerate(members):
             if len({way[place] for way in best}) == 1:
-                option = questions[member].options[best[0][place]]
                 how = "value, against its name" if _agrees(questions[member], best[0][place]) is False else "value"
-                yield from (carry._replace(how=how) for carry in option.carries)
+                yield from (carry._replace(how=how) for carry in questions[member].carries(best[0][place]))
 
 
 def _width(members: Sequence[str], way: Sequence[int], questions: Mapping[str, Question]) -> int:
@@ -297,7 +321,15 @@ def _no_cotangent(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.zeros(shape)
 
 
-def _walked(sides: Sides, numbers: Arrays, held: Sequence[Carry], unknown: Mapping[str, Any], known: Index, deadline: float) -> _Walked:
+def _walked(
+    sides: Sides,
+    numbers: Arrays,
+    held: Sequence[Carry],
+    unknown: Mapping[str, Any],
+    known: Index,
+    deadline: float,
+    guess: Any = lambda path, settled: None,
+) -> _Walked:
     """The jax side run with torch's numbers where they are known."""
     _, _, jax_side, jax_unify = _frameworks()
     arrays = param_map.jax_arrays(held, numbers, {leaf.path: leaf.shape for leaf in sides.jax_leaves})
@@ -311,7 +343,7 @@ def _walked(sides: Sides, numbers: Arrays, held: Sequence[Carry], unknown: Mappi
         traced, _ = jax_side.evaluation(sides.jax, sides.job._replace(wrt=()), [], True, True).traced(*args)
         paths = jax_side.paths(args)
         flat = [unknown.get(name, value) if part < 2 else value for (part, name), value in zip(paths, jax_side.flat(args), strict=True)]
-        found = jax_unify.walk(traced, flat, [part == 2 for part, _ in paths], known, deadline)
+        found = jax_unify.walk(traced, flat, [part == 2 for part, _ in paths], known, deadline, guess)
     return _Walked(found, [name for _, name in jax_side.paths(traced.out_info)])
 
 
@@ -418,10 +450,32 @@ def _like(found: Sequence[Carry], sides: Sides, asked: Sequence[Leaf]) -> Iterat
     for path in (leaf.name for leaf in asked if leaf.name not in done):
         for model in models.get(_skeleton(path), ()):
             names_ = [_counterpart(carry.torch, model, path, torch, jax) for carry in into[model]]
-            fits = jax[path] == jax[model] and all(torch.get(name) == torch[its.torch] for name, its in zip(names_, into[model], strict=True))
+            fits = jax[path] == jax[model] and all(
+                torch.get(name) == torch[its.torch] for name, its in zip(names_, into[model], strict=True)
+            )
             if fits and not used & set(names_):
                 yield from (its._replace(torch=name, jax=path, how=f"as {model}") for name, its in zip(names_, into[model], strict=True))
                 break
+
+
+class _Likely:
+    """What is likely in the next layer: what was found in the one before."""
+
+    def __init__(self, sides: Sides, questions: Mapping[str, Question]) -> None:
+        self.torch, self.jax = [leaf.name for leaf in sides.torch_leaves], [leaf.path for leaf in sides.jax_leaves]
+        self.questions = questions
+        self.places: dict[int, dict[tuple[Carry, ...], int]] = {}
+
+    def __call__(self, path: str, settled: Mapping[str, int]) -> int | None:
+        options = self.questions[path].options
+        if id(options) not in self.places:
+            self.places[id(options)] = {one.carries: place for place, one in enumerate(options)}
+        for model in reversed([other for other in settled if _skeleton(other) == _skeleton(path)]):
+            carries = self.questions[model].options[settled[model]].carries
+            moved = tuple(c._replace(torch=_counterpart(c.torch, model, path, self.torch, self.jax)) for c in carries)
+            if moved in self.places[id(options)]:
+                return self.places[id(options)][moved]
+        return None
 
 
 def _skeleton(name: str) -> str:

@@ -130,3 +130,14 @@ def test_nothing_parts_where_all_agrees() -> None:
     made = align.aligned(torch.trace, jax.trace, [(0, 0)])
     assert made.jax == {0: (0,), 1: (1,)}
     assert align.partings(made, ["output"]) == []
+
+
+def test_a_maximum_that_agrees_proves_nothing() -> None:
+    """A mask of -1 in the place of one of -inf leaves most maxima as they are."""
+    torch, jax = Side("torch"), Side("jax")
+    for side, fill in ((torch, -50.0), (jax, -30.0)):
+        x = side.given(X)
+        masked = side("where", lambda a, fill=fill: np.where(np.tri(4) > 0, a, fill), x)
+        top = side("amax", lambda a: a.max(-1, keepdims=True), masked)
+        side.trace.outputs["output"] = side("sub", np.subtract, masked, top)
+    assert parted(torch, jax, [(0, 0)]) == [("where", "where")]

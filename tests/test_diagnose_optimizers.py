@@ -531,8 +531,8 @@ SAID = {
         " 1e-06)), g)), optax.sgd(...))",
     ),
     "clip in the class": (
-        "torch clips the global norm of the gradients to 1, jax nothing in these steps: with torch's clipping the "
-        "updates agree to N of 53 bits",
+        "torch clips the global norm of the gradients to 1, jax nothing in these steps, as it would if it clipped the "
+        "updates: with torch's clipping the updates agree to N of 53 bits",
         "optax.chain(optax.stateless(lambda g, _: jax.tree.map(lambda x: x * jnp.minimum(1.0, 1 / (optax.tree.norm(g) +"
         " 1e-06)), g)), optax.adam(...))",
     ),
@@ -543,8 +543,8 @@ SAID = {
         " 1e-06)), g)), optax.sgd(...))",
     ),
     "clip the updates": (
-        "torch clips the global norm of the gradients to 1, jax nothing in these steps: with torch's clipping the "
-        "updates agree to N of 53 bits",
+        "torch clips the global norm of the gradients to 1, jax nothing in these steps, as it would if it clipped the "
+        "updates: with torch's clipping the updates agree to N of 53 bits",
         "optax.chain(optax.stateless(lambda g, _: jax.tree.map(lambda x: x * jnp.minimum(1.0, 1 / (optax.tree.norm(g) +"
         " 1e-06)), g)), optax.adam(...))",
     ),
@@ -567,7 +567,7 @@ SAID = {
         "torch clips the global norm of the gradients by 1 / (norm + 1e-06), jax the global norm of the gradients with "
         "their weight decay by 1 / norm: with torch's clipping the updates agree to N of 53 bits",
         "optax.chain(optax.stateless(lambda g, _: jax.tree.map(lambda x: x * jnp.minimum(1.0, 1 / (optax.tree.norm(g) +"
-        " 1e-06)), g)), optax.sgd(...))",
+        " 1e-06)), g)), optax.add_decayed_weights(0.01), optax.sgd(...))",
     ),
     "schedule one step late": (
         "jax uses at each step the learning rate that torch uses one step earlier, and 0 at the first: with its "
@@ -704,6 +704,7 @@ OUTSIDE = {
 }
 # what the dots of a line to write stand for, so that it can be run
 DOTS = {
+    "clip after the decay": "0.1",
     "masked decay": "1e-3, weight_decay=0.01",
     "mask forgotten": "1e-3, weight_decay=0.01",
     "maximize": "0.1",
@@ -805,6 +806,14 @@ def test_two_steps_show_no_schedule() -> None:
         "jax's steps are those of other learning rates (0 for 0.025 at step 1, 0.025 for 0.05 at step 2), by its schedule or by another "
         "factor of a whole step: with torch's learning rates the updates agree to N of 53 bits"
     ]
+
+
+def test_a_rate_of_zero_on_torchs_side() -> None:
+    warm = scheduled(sgd, lambda o: schedulers.LambdaLR(o, lambda step: min(1.0, step / 4)))
+    assert sentences(found(warm, optax.sgd(lambda step: 0.1 * jnp.minimum(1.0, (step + 1) / 4)))) == [
+        "jax uses at each step the learning rate that torch uses one step later: with its schedule one step back the updates agree to N of 53 bits"
+    ]
+    assert found(given(sgd, lr=0.0), optax.sgd(0.1)) == []
 
 
 def test_one_number_does_not_show_two() -> None:

@@ -65,6 +65,8 @@ FLOORS = (
     "frameworks.jax_eager",
     "frameworks.jax_program",
     "frameworks.torch_sharing",
+    "frameworks.torch_source",
+    "frameworks.torch_trace",
     "frameworks.torch_*",
     "frameworks.torch",
     "trace",

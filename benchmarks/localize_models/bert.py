@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import pytest_dlparity as dlp
 from localize_models import Bug
 
-WORDS, LENGTH, WIDTH, HEADS, LAYERS, EPS = 13, 6, 16, 2, 3, 1e-6
+WORDS, LENGTH, WIDTH, HEADS, LAYERS, EPS = 13, 6, 16, 2, 3, 1e-5
 
 # ---------------------------------------------------------------- torch
 
@@ -183,9 +183,9 @@ WEIGHTS = "jax.nn.softmax(scores, -1)"
 ATTENTION = "{place}.attention"
 
 BUGS = (
-    Bug("layer norm eps", "jax norm1", "EPS", "1e-5", "{place}.norm1"),
+    Bug("layer norm eps", "jax norm1", "EPS", "1e-6", "{place}.norm1"),
     Bug("layer norm eps", "jax norm2", "EPS", "1e-12", "{place}.norm2"),
-    Bug("layer norm eps", "jax embedded", "EPS", "1e-5", "norm"),
+    Bug("layer norm eps", "jax embedded", "EPS", "1e-6", "norm"),
     Bug("norm missing", "torch transform_norm", "self.transform_norm(x)", "x", "|transform_norm", torch="transform_norm decoder"),
     Bug("GELU variant", "jax up", "False", "True", "{place}"),
     Bug("GELU variant", "jax transform", "False", "True"),
@@ -196,7 +196,7 @@ BUGS = (
     Bug("mask inverted", "jax masked", "mask[:, None, None, :]", "~mask[:, None, None, :]", ATTENTION),
     Bug("mask value", "jax masked", "-1e9", "-1.0", ATTENTION),
     Bug("mask on the wrong axis", "jax masked", "mask[:, None, None, :]", "mask[:, None, :, None]", ATTENTION),
-    Bug("mask missing", "jax masked", "jnp.where(mask[:, None, None, :], scores, -1e9)", "scores", ATTENTION, jax="masked softmax"),
+    Bug("mask missing", "jax masked", "jnp.where(mask[:, None, None, :], scores, -1e9)", "scores", ATTENTION, jax="masked softmax scores"),
     Bug("mask after the softmax", "jax softmax", WEIGHTS, f"{WEIGHTS} * (jnp.arange(LENGTH) < 5)", ATTENTION, torch="softmax mixed"),
     Bug("softmax axis", "jax softmax", "-1", "1", ATTENTION),
     Bug("head split order", "jax mixed", '"nhqk,nhkd->nqhd"', '"nhqk,nhkd->nqdh"', ATTENTION, torch="mixed out", jax="mixed out"),
@@ -234,7 +234,16 @@ BUGS = (
         jax="decoder words",
         backward=True,
     ),
-    Bug("stop_gradient", "jax softmax", WEIGHTS, f"jax.lax.stop_gradient({WEIGHTS})", ATTENTION, jax="softmax mixed", backward=True),
+    Bug(
+        "stop_gradient",
+        "jax softmax",
+        WEIGHTS,
+        f"jax.lax.stop_gradient({WEIGHTS})",
+        ATTENTION,
+        torch="softmax mixed",
+        jax="softmax mixed",
+        backward=True,
+    ),
     Bug("no effect", "jax masked", "-1e9", "jnp.finfo(scores.dtype).min", ATTENTION, effect=False),
     Bug("no effect", "jax softmax", WEIGHTS, "jax.nn.softmax(scores + 2.0, -1)", ATTENTION, effect=False),
 )

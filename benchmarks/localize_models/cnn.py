@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import optax
 import torch
@@ -76,7 +77,7 @@ class JaxStage(linen.Module):
     def __call__(self, x):
         h = linen.Conv(CHANNELS, (3, 3), strides=2, padding=1, name="conv1")(x)  # @conv1
         h = linen.GroupNorm(4, epsilon=1e-5, name="norm1")(h)  # @norm1
-        h = linen.relu(h)  # @relu
+        h = jax.nn.relu(h)  # @relu
         h = jnp.einsum("oc,nhwc->nhwo", self.param("mix", linen.initializers.normal(), (CHANNELS, CHANNELS)), h)  # @mix
         h = linen.Conv(CHANNELS, (3, 3), padding=1, name="conv2")(h)  # @conv2
         h = linen.GroupNorm(4, epsilon=1e-5, name="norm2")(h)  # @norm2
@@ -139,12 +140,17 @@ BUGS = (
     Bug("group norm eps", "jax norm2", "epsilon=1e-5", "epsilon=1e-3", "{place}.norm2"),
     Bug("number of groups", "jax norm1", "4", "2", "{place}.norm1"),
     Bug("norm missing", "torch norm2", "self.norm2(h)", "h", "{place}", torch="norm2 join"),
-    Bug("activation", "jax relu", "linen.relu(h)", "linen.gelu(h)", "{place}"),
+    Bug("activation", "jax relu", "jax.nn.relu(h)", "jax.nn.gelu(h)", "{place}"),
     Bug("activation", "jax fc1", "linen.relu", "linen.silu"),
     Bug("activation", "torch join", "0.1", "0.2", "{place}"),
-    Bug("clamp", "jax relu", "linen.relu(h)", "jnp.minimum(linen.relu(h), 1.0)", "{place}", torch="relu mix"),
+    Bug("clamp", "jax relu", "jax.nn.relu(h)", "jnp.minimum(jax.nn.relu(h), 1.0)", "{place}", torch="relu mix"),
     Bug(
-        "dropout left on", "jax relu", "linen.relu(h)", "linen.relu(h) * (jnp.arange(CHANNELS) % 3 > 0) / 0.7", "{place}", torch="relu mix"
+        "dropout left on",
+        "jax relu",
+        "jax.nn.relu(h)",
+        "jax.nn.relu(h) * (jnp.arange(CHANNELS) % 3 > 0) / 0.7",
+        "{place}",
+        torch="relu mix",
     ),
     Bug("square weight transposed", "jax mix", '"oc,nhwc->nhwo"', '"co,nhwc->nhwo"', "{place}"),
     Bug("residual missing", "jax join", "h + shortcut", "h", "{place}"),
@@ -172,5 +178,5 @@ BUGS = (
         jax="shortcut join stem",
         backward=True,
     ),
-    Bug("no effect", "jax relu", "linen.relu(h)", "jnp.minimum(linen.relu(h), 20.0)", "{place}", effect=False),
+    Bug("no effect", "jax relu", "jax.nn.relu(h)", "jnp.minimum(jax.nn.relu(h), 20.0)", "{place}", effect=False),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 from torch import nn
@@ -82,7 +84,7 @@ class JaxBlock(nnx.Module):
         h = self.norm2(h)  # @norm2
         s = self.short(x)  # @short
         s = self.short_norm(s)  # @short_norm
-        return nnx.relu(h + s)  # @join
+        return jax.nn.relu(h + s)  # @join
 
 
 class JaxResNet(nnx.Module):
@@ -99,7 +101,7 @@ class JaxResNet(nnx.Module):
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # @pool
         for block in self.blocks:
             x = block(x)
-        x = x.mean((1, 2))  # @mean
+        x = jnp.mean(x, (1, 2))  # @mean
         x = nnx.elu(self.hidden(x))  # @hidden
         return self.head(x)  # @head
 
@@ -145,7 +147,7 @@ BUGS = (
         "F.batch_norm(h, None, None, self.norm2.weight, self.norm2.bias, True)",
         "{place}.norm2|{place}",
     ),
-    Bug("norm missing", "jax short_norm", "self.short_norm(s)", "s", "{place}.short_norm", jax="short_norm join"),
+    Bug("norm missing", "jax short_norm", "self.short_norm(s)", "s", "{place}.short_norm", jax="short_norm short join"),
     Bug("norm of another layer", "torch norm2", "self.norm2(h)", "self.norm1(h)", "{place}.norm2|{place}.norm1"),
     Bug("padding", "jax make_stem", "padding=1", 'padding="SAME"', "stem", torch="stem", jax="stem"),
     Bug("padding", "jax make_conv1", "padding=1", 'padding="SAME"', "blocks.1.conv1", "index == 1", torch="conv1", jax="conv1"),
@@ -153,14 +155,14 @@ BUGS = (
     Bug("padding", "jax pool", "padding=((1, 1), (1, 1))", 'padding="SAME"'),
     Bug("stride offset", "jax short", "self.short(x)", "self.short(jnp.roll(x, -1, 1))", "{place}.short"),
     Bug("pooling", "jax pool", "nnx.max_pool(x,", "nnx.avg_pool(x,"),
-    Bug("pooling", "jax mean", "x.mean((1, 2))", "x.max((1, 2))"),
-    Bug("mean over the wrong axis", "jax mean", "x.mean((1, 2))", "x.mean(1)[:, 0]"),
+    Bug("pooling", "jax mean", "jnp.mean(x, (1, 2))", "x.max((1, 2))"),
+    Bug("mean over the wrong axis", "jax mean", "jnp.mean(x, (1, 2))", "x.mean(1)[:, 0]"),
     Bug("activation", "jax norm1", "nnx.relu(self.norm1(h))", "nnx.gelu(self.norm1(h))", "{place}"),
     Bug("activation", "jax stem_norm", "nnx.silu", "nnx.relu"),
     Bug("activation", "torch hidden", "F.elu", "F.selu"),
-    Bug("clamp", "jax join", "nnx.relu(h + s)", "jnp.clip(h + s, 0.0, 0.5)", "{place}"),
+    Bug("clamp", "jax join", "jax.nn.relu(h + s)", "jnp.clip(h + s, 0.0, 0.5)", "{place}"),
     Bug("residual missing", "jax join", "h + s", "h", "{place}"),
-    Bug("residual order", "jax join", "nnx.relu(h + s)", "(nnx.relu(h) + s)", "{place}"),
+    Bug("residual order", "jax join", "jax.nn.relu(h + s)", "(jax.nn.relu(h) + s)", "{place}"),
     Bug(
         "bias doubled",
         "torch short_norm",
@@ -172,7 +174,7 @@ BUGS = (
     Bug("kernel turned", "jax conv2", "self.conv2(h)", "self.conv2(h[:, ::-1, ::-1])[:, ::-1, ::-1]", "{place}.conv2"),
     Bug("square weight transposed", "jax hidden", "self.hidden(x)", "x @ self.hidden.kernel.T + self.hidden.bias", "hidden"),
     Bug("bias missing", "jax head", "self.head(x)", "x @ self.head.kernel", "head", jax="head loss"),
-    Bug("dropout left on", "jax mean", "x.mean((1, 2))", "x.mean((1, 2)) * (jnp.arange(12) % 4 > 0) / 0.75", torch="mean hidden"),
+    Bug("dropout left on", "jax mean", "jnp.mean(x, (1, 2))", "jnp.mean(x, (1, 2)) * (jnp.arange(12) % 4 > 0) / 0.75", torch="mean hidden"),
     Bug("reduction", "jax loss", ".mean()", ".sum()"),
     Bug(
         "stop_gradient",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import torch
 from flax import nnx
@@ -93,7 +94,7 @@ class JaxBlock(nnx.Module):
         self.gain = nnx.Param(jnp.ones(()))
 
     def __call__(self, x):
-        h = nnx.relu(self.norm1(x))  # @norm1
+        h = jax.nn.relu(self.norm1(x))  # @norm1
         h = self.conv1(h)  # @conv1
         h = nnx.relu(self.norm2(h))  # @norm2
         h = self.conv2(h)  # @conv2
@@ -171,7 +172,7 @@ BUGS = (
     ),
     norm("stop_gradient", "jax normed", "x - mean", "x - jax.lax.stop_gradient(mean)", "normed statistics", backward=True),
     norm("bias missing", "jax affine", AFFINE, AFFINE.split(" + ")[0], "affine {last}"),
-    Bug("activation", "jax norm1", "nnx.relu(self.norm1(x))", "nnx.leaky_relu(self.norm1(x))", "{place}"),
+    Bug("activation", "jax norm1", "jax.nn.relu(self.norm1(x))", "jax.nn.leaky_relu(self.norm1(x))", "{place}"),
     Bug("activation", "torch norm2", "F.relu(self.norm2(h))", "F.gelu(self.norm2(h))", "{place}"),
     Bug("norm after the activation", "jax norm2", "nnx.relu(self.norm2(h))", "self.norm2(nnx.relu(h))", "{place}", jax="norm2 statistics"),
     Bug("padding", "torch conv1", "self.conv1(h)", "F.conv2d(F.pad(h, (2, 0, 1, 1)), self.conv1.weight)", "{place}"),

@@ -126,7 +126,7 @@ SOFT = "jax.nn.softplus(x)"
 
 BUGS = (
     Bug("padding", "jax kernel", "((1, 1), (1, 1))", '"SAME"', "{place}", HERE, torch="conv", jax="conv"),
-    Bug("bias missing", "jax conv_bias", "x + bias", "x", "{place}", HERE, torch="conv", jax="conv_bias soft"),
+    Bug("bias missing", "jax conv_bias", "x + bias", "x", "{place}", HERE, torch="conv", jax="conv_bias kernel soft"),
     Bug("bias doubled", "jax conv_bias", "bias", "2 * bias", "{place}", HERE, torch="conv"),
     Bug("activation", "jax soft", SOFT, "jax.nn.relu(x)", "", HERE),
     Bug("wrong constant", "torch soft", "0.1 * index", "0.2 * index", jax="soft"),

@@ -226,7 +226,7 @@ BUGS = (
     block("norm missing", "jax norm2", "self.norm2(h)", "h", ".norm2", jax="norm2 conv2"),
     block("activation", "jax conv1", "jax.nn.silu(h)", "jax.nn.relu(h)"),
     block("activation", "torch conv2", "F.silu(h)", "F.gelu(h)"),
-    block("time missing", "jax time", "h + self.time(t)[:, None, None]", "h", jax="time norm2"),
+    block("time missing", "jax time", "h + self.time(t)[:, None, None]", "h", jax="time conv1 norm2"),
     block("bias doubled", "jax time", "self.time(t)[:, None, None]", "(self.time(t) + self.time.bias)[:, None, None]"),
     block("bias missing", "jax time", "self.time(t)[:, None, None]", "(self.time.weight @ t)[:, None, None]"),
     block("residual missing", "jax join", "self.skip(x) + h", "h"),

@@ -239,7 +239,7 @@ BUGS = (
         "F.linear(x.transpose(1, 2).flatten(2), self.proj.weight.T, self.proj.bias)",
         ATTENTION,
     ),
-    Bug("bias missing", "jax value", "jax.vmap(self.value)(x)", "x @ self.value.weight.T", ATTENTION),
+    Bug("bias missing", "jax value", "jax.vmap(self.value)(x)", "x @ self.value.weight.T", ATTENTION, jax="value mixed"),
     Bug("bias doubled", "jax fc2", "jax.vmap(self.fc2)(h)", "(jax.vmap(self.fc2)(h) + self.fc2.bias)", "{place}"),
     Bug(
         "dropout left on",
@@ -272,10 +272,10 @@ BUGS = (
     Bug("position off by one", "jax positions", "self.positions[0]", "jnp.roll(self.positions[0], 1, 0)"),
     Bug("wrong constant", "jax scale", "- 1", "- 0.9"),
     Bug(
-        "layer norm eps",
+        "variance over N - 1",
         "jax final",
         "jax.vmap(self.norm)(x)",
-        "jax.vmap(lambda r: (r - r.mean()) / jnp.std(r) * self.norm.weight + self.norm.bias)(x)",
+        "jax.vmap(lambda r: (r - r.mean()) / jnp.sqrt(r.var(ddof=1) + 1e-6) * self.norm.weight + self.norm.bias)(x)",
         "norm",
     ),
     Bug("label smoothing", "jax smooth", "0.1", "0.2", torch="loss", jax="smooth loss"),

@@ -65,7 +65,7 @@ def searched(prep: Prepared, reference: Reference, deadline_s: float, near: Any 
     side, calls = _torch(prep)
     if _is_narrow(prep, calls):
         found = Search(prep, reference, found.until, agreement.NARROW)
-    tried = list(search.hypotheses(calls, _variants(found, calls), _near(near)))
+    tried = list(search.hypotheses(calls, _variants(found, calls), _near(near), found.forward))
     _tried(found, side, tried)
     _of_jax(found)
     if not found.found:

@@ -63,6 +63,11 @@ def variants(call: Call) -> Iterator[Variant]:
     own = kind(call)
     if own:
         yield from _others(call, own, "input")
+    if own == "relu":
+        yield differs(
+            f"{call.name} bounded", "bounds what relu gives by {c}", "does not", lambda a, c: a.again().clamp(max=c), "activation",
+            change="the bound in torch", write="jax.nn.relu(x)", start=1.0, rank=1, meaning="bound",
+        )  # fmt: skip
     if call.name in SLOPES:
         name, default = SLOPES[call.name]
         now = default if call[name] is None else float(call[name])

@@ -9,6 +9,7 @@ from pytest_dlparity.calls import Array, Call
 from pytest_dlparity.diagnose.variant import Variant, differs, without
 
 CONVOLUTIONS = {f"conv{n}d": n for n in (1, 2, 3)}
+MOVED = 8  # zeros of an axis that are moved from one end to the other, one by one
 TRANSPOSED = {f"conv_transpose{n}d": n for n in (1, 2, 3)}
 
 
@@ -97,9 +98,13 @@ def _convolution(call: Call, n: int) -> Iterator[Variant]:
         )  # fmt: skip
     if any(d > 1 for d in dilation):
         yield differs(
-            f"{call.name} undilated", "does not dilate the kernel", f"dilates it by {call['dilation']}", lambda a: _undilated(a, own,
-            kernel, dilation), "dilation",
-            change="dilation=1 in torch", write=f"kernel_dilation={dilation}",
+            f"{call.name} undilated", "does not dilate the kernel", f"dilates it by {call['dilation']}",
+            lambda a: _dilated(a, own, kernel, dilation, 1), "dilation", change="dilation=1 in torch", write=f"kernel_dilation={dilation}",
+        )  # fmt: skip
+    if any(k > 1 for k in kernel):
+        yield differs(
+            f"{call.name} dilated by 2", "dilates the kernel by 2", f"by {call['dilation']}", lambda a: _dilated(a, own, kernel, dilation, 2),
+            "dilation", change="dilation=2 in torch", write=f"kernel_dilation={dilation}",
         )  # fmt: skip
     yield from _groups(call, n)
 
@@ -138,6 +143,9 @@ def _paddings(
     yield "the whole kernel on both ends", [(r, r) for r in reach]
     for shift in sorted({s - 1 for s in stride if s > 1}):
         yield f"{shift} less before and more after", [(max(before - shift, 0), after + shift) for before, after in own]
+    for axis, (before, after) in enumerate(own):  # one axis alone, the same number of zeros elsewhere
+        for moved in range(-before, after + 1) if before + after <= MOVED else ():
+            yield f"moved by {moved} on one axis", [*own[:axis], (before + moved, after - moved), *own[axis + 1 :]]
 
 
 def _padded(a: Any, pads: Sequence[tuple[int, int]], mode: str = "constant") -> Any:
@@ -145,9 +153,11 @@ def _padded(a: Any, pads: Sequence[tuple[int, int]], mode: str = "constant") -> 
     return a.again(input=a.torch.nn.functional.pad(x, padding(pads), mode), padding=0)
 
 
-def _undilated(a: Any, own: Sequence[tuple[int, int]], kernel: Sequence[int], dilation: Sequence[int]) -> Any:
-    pads = [(p[0] - (k - 1) * (d - 1) // 2, p[1] - (k - 1) * (d - 1) // 2) for p, k, d in zip(own, kernel, dilation, strict=True)]
-    return a.again(input=a.torch.nn.functional.pad(a["input"], padding(pads)), padding=0, dilation=1)
+def _dilated(a: Any, own: Sequence[tuple[int, int]], kernel: Sequence[int], dilation: Sequence[int], other: int) -> Any:
+    """With another dilation, and as many zeros more or less as keep the result's size."""
+    more = [(k - 1) * (other - d) for k, d in zip(kernel, dilation, strict=True)]
+    pads = [(before + m // 2, after + m - m // 2) for (before, after), m in zip(own, more, strict=True)]
+    return a.again(input=a.torch.nn.functional.pad(a["input"], padding(pads)), padding=0, dilation=other)
 
 
 def _groups(call: Call, n: int) -> Iterator[Variant]:

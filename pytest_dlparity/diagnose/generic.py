@@ -195,7 +195,7 @@ def complex_numbers(call: Call) -> Iterator[Variant]:
         yield differs(
             f"{call.name} conjugated", "has the conjugate of", "", conjugated, "complex", change="the conjugate in torch",
             write="jnp.conj(jax.grad(f)(z)): jax gives the conjugate of torch's gradient" if gradient else "jnp.conj(...) there",
-            rank=0 if gradient else 1,
+            rank=0 if gradient else 1, meaning="conjugate",
         )._replace(fact=f"the jax side has the conjugate of {given}{{at}}")  # fmt: skip
 
 

@@ -16,6 +16,7 @@ def variants(call: Call) -> Iterator[Variant]:
     match call.name:
         case "__getitem__" | "index_select" | "gather" | "embedding":
             yield from _index(call)
+            yield from _slices(call)
         case "sort" | "argsort" | "topk" | "argmax" | "argmin":
             yield from _order(call)
         case "mul" | "__mul__" | "__rmul__" | "add" | "__add__" | "sub":
@@ -84,6 +85,44 @@ def _index(call: Call) -> Iterator[Variant]:
             argument, table), "index",
             write='jnp.take(x, i, axis=0, mode="wrap")',
         )  # fmt: skip
+
+
+def _slices(call: Call) -> Iterator[Variant]:
+    """A slice that begins one later or earlier, or at another of the steps."""
+    index = call["index"] if isinstance(call["index"], tuple) else (call["index"],)
+    if call.name != "__getitem__" or not any(isinstance(part, slice) for part in index):
+        return
+    for place, part in enumerate(index):
+        for other in _shifted(part) if isinstance(part, slice) else ():
+            whole = (*index[:place], other, *index[place + 1 :])
+            yield differs(
+                f"__getitem__ {place} {_slice(part)} as {_slice(other)}", f"takes {_slice(other)} of axis {place}", f"takes {_slice(part)}",
+                lambda a, whole=whole: a["input"][whole], "index", change=f"{_slice(other)} in torch", write=f"x[{_slice(part)}] on that axis", rank=1,
+                meaning=f"slice {_slice(other)}",
+            )  # fmt: skip
+
+
+def _shifted(part: slice) -> Iterator[slice]:
+    start, stop, step = part.start, part.stop, part.step
+    if step is not None and step > 1:
+        yield from (slice(first, stop, step) for first in range(step) if first != (start or 0))
+    elif start in (None, 0) and stop is not None and stop < 0:
+        yield slice(-stop, None, step)
+    elif stop is None and isinstance(start, int) and start > 0:
+        yield slice(None, -start, step)
+    elif isinstance(stop, int) and stop > 0:
+        yield slice((start or 0) + 1, stop + 1, step)
+        if start:
+            yield slice(start - 1, stop - 1, step)
+
+
+def _slice(part: slice) -> str:
+    """
+    >>> _slice(slice(None, -1)), _slice(slice(1, None, 2)), _slice(slice(0, 3))
+    (':-1', '1::2', '0:3')
+    """
+    texts = ["" if value is None else str(value) for value in (part.start, part.stop)]
+    return ":".join(texts) + (f":{part.step}" if part.step is not None else "")
 
 
 def _filled(a: Any, argument: str, table: str) -> Any:

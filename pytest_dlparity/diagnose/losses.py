@@ -201,7 +201,7 @@ def _smooth(call: Call) -> Iterator[Variant]:
             write=f"optax.huber_loss(x, y, delta={now:g}).mean()" + ("" if huber else f" / {now:g}"), meaning="huber or smooth L1",
         )  # fmt: skip
     yield differs(
-        f"{call.name} solved {name}", f"has {name}={{c}}", f"has {name}={now:g}", lambda a, c: a.again(**{name: c}), "constant",
+        f"{call.name} solved {name}", f"has {name}={{c}}", f"has {name}={now:g}", lambda a, c: a.again(**{name: c}), "formula",
         change=f"{name}={{c}} in torch", write=f"{name}={now:g}", start=now, meaning=name,
     )  # fmt: skip
     if not huber:

@@ -93,8 +93,8 @@ def _layer_norm(call: Call) -> Iterator[Variant]:
 
 def _other_axes(call: Call) -> Iterator[tuple[str, tuple[int, ...]]]:
     rank, last = len(call["input"].shape), len(call["normalized_shape"])
-    for chosen in [tuple(range(1, rank)), tuple(range(rank - last - 1, rank)), *((axis,) for axis in range(1, rank))]:
-        if chosen and chosen != tuple(range(rank - last, rank)) and min(chosen) > 0:
+    for chosen in dict.fromkeys([tuple(range(1, rank)), tuple(range(rank - last - 1, rank)), *((axis,) for axis in range(rank))]):
+        if chosen and chosen != tuple(range(rank - last, rank)):
             yield f"{'axis' if len(chosen) == 1 else 'axes'} {', '.join(map(str, chosen))}", chosen
 
 

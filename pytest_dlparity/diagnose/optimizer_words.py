@@ -406,7 +406,7 @@ def line(f: Formula, apart: set[str], names: Sequence[str], schedule: str = "") 
         if f.clips == "update":
             return f"optax.chain({inner}, {_clipping(f)})"
         before.append(_clipping(f))
-    if f.decay and apart & {"decay", "weight_decay", "decayed"} and not alone:
+    if f.decay and apart & {"decay", "weight_decay", "decayed", "clips"} and not alone:
         mask = f", mask={MASK}" if f.decayed else ""
         before.append(f"optax.add_decayed_weights({number(f.weight_decay)}{mask})")
     written = f"optax.chain({', '.join([*before, inner])})" if before else inner

@@ -56,9 +56,10 @@ def causes(
     until = time.perf_counter() + seconds
     candidates = optimizer_torch.formulas(optimizer_name, hyper, torch.names)
     ours = own([replace(formula, every=every, mean=False) if every > 1 else formula for formula in candidates], torch, seconds)
-    if ours is None:
+    if ours is None or not np.any(ours.lr):
         return []
-    found = _parted(ours, jax, until)
+    at = _search(ours, jax, until)
+    found = None if at is None else _said(_looked_for(at), at)
     error = optimizer_formula.relative(simulate(ours, torch).moved, torch)
     same = float(np.linalg.norm(jax.grads[0] - torch.grads[0])) <= 1e-9 * float(np.linalg.norm(torch.grads[0]))
     on = "" if same else "on its own gradients "
@@ -86,23 +87,30 @@ def own(candidates: Iterable[Formula], torch: Record, seconds: float) -> Formula
     return None
 
 
-def _parted(ours: Formula, jax: Record, until: float) -> Parted | None:
-    seconds = until - time.perf_counter()
-    at = optimizer_search.search(ours, jax, seconds)
-    if at is None:
-        return None
-    if ours.varies and jax.each:  # optax's schedules are those of single precision
-        at = replace(at, slack=8 * ULP32 * float(np.abs(ours.lr).max()))
+def explained(ours: Formula, jax: Record, until: float) -> list[Formula] | None:
+    """The formulas, equally near to ours, that give what jax did; None where ours does, [] where none is found."""
+    at = _search(ours, jax, until)
+    return None if at is None else _looked_for(at)
+
+
+def _search(ours: Formula, jax: Record, until: float) -> optimizer_search.Search | None:
+    at = optimizer_search.search(ours, jax, until - time.perf_counter())
+    if at is None or not (ours.varies and jax.each):
+        return at
+    return replace(at, slack=8 * ULP32 * float(np.abs(ours.lr).max()))  # optax's schedules are those of single precision
+
+
+def _looked_for(at: optimizer_search.Search) -> list[Formula]:
     unusual: list[Formula] = []
     for look in LOOKS:
         found = [formula for formula in look(at) if at.seen is at.whole or at.exact(formula, at.whole)]
-        usual = [formula for formula in found if optimizer_search.is_usual(formula, ours)]
+        usual = [formula for formula in found if optimizer_search.is_usual(formula, at.formula)]
         if at.is_late:
-            return None  # what else would do as well is not known
+            return []  # what else would do as well is not known
         if usual:
-            return _said(ours, usual, at)
+            return usual
         unusual = unusual or found
-    return _said(ours, unusual, at) if unusual else None
+    return unusual
 
 
 def _in_single(at: optimizer_search.Search) -> list[Formula]:
@@ -184,7 +192,10 @@ LOOKS = (
 # ---------------------------------------------------------------- what is said
 
 
-def _said(ours: Formula, found: Sequence[Formula], at: optimizer_search.Search) -> Parted | None:
+def _said(found: Sequence[Formula], at: optimizer_search.Search) -> Parted | None:
+    if not found:
+        return None
+    ours = at.formula
     ways, errors = [], []
     for theirs in found:
         said, replaced = _words(ours, theirs, at)
@@ -206,9 +217,10 @@ def _line(ours: Formula, theirs: Formula, said: Sequence[Said], names: Sequence[
 
 
 def _words(ours: Formula, theirs: Formula, at: optimizer_search.Search) -> tuple[list[Said], Formula]:
-    ratio = theirs.lr / np.where(ours.lr == 0, np.nan, ours.lr)
-    if np.array_equal(ours.lr, theirs.lr) or np.nanmax(ratio) - np.nanmin(ratio) <= 1e-10 * abs(np.nanmax(ratio)):
-        return _also_later(ours, theirs, optimizer_words.differences(ours, theirs, at.seen.names)), theirs
+    most = int(np.argmax(np.abs(ours.lr)))
+    if np.allclose(theirs.lr, theirs.lr[most] / ours.lr[most] * ours.lr, rtol=1e-10, atol=0):  # also where a rate of torch's is 0
+        alone = _also_later(ours, theirs, optimizer_words.differences(ours, theirs, at.seen.names))
+        return _also_updates(ours, theirs, at.whole, alone), theirs
     said, rates = optimizer_schedule.difference(ours.lr, theirs.lr)
     others = optimizer_words.differences(ours, replace(theirs, lr=ours.lr), at.seen.names)
     return [said, *others], replace(theirs, lr=rates)
@@ -220,6 +232,18 @@ def _also_later(ours: Formula, theirs: Formula, said: list[Said]) -> list[Said]:
     if later is None:
         return said
     return [Said(f"{later[0].what} ({said[0].what})", later[0].repair, later[0].schedule), *said[1:]]
+
+
+def _also_updates(ours: Formula, theirs: Formula, jax: Record, said: list[Said]) -> list[Said]:
+    """A clip that came after the optimizer, where updates are small, clips as little as none."""
+    if not ours.clip or theirs.clip:
+        return said
+    starts = np.repeat(jax.starts[:1], jax.steps, 0)
+    moves = simulate(theirs, replace(jax, starts=starts, moved=np.zeros_like(starts))).moved
+    if 2 * float(np.linalg.norm(moves, axis=1).max()) > ours.clip_at:
+        return said
+    also = "nothing in these steps, as it would if it clipped the updates"
+    return [part._replace(what=part.what.replace("nothing in these steps", also)) for part in said]
 
 
 def _cause(ours: Formula, jax: Record, found: Parted, own: float, on: str = "") -> Cause:

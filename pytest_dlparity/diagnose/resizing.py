@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,10 +94,14 @@ def _interpolate(call: Call) -> Iterator[Variant]:
         own = _words(mode, aligned, antialias, antialias)
         own_kind = (", a=-0.5" if antialias else ", a=-0.75") if smooth else ""
         smaller = any(m < n for m, n in zip(out, call["input"].shape[2:], strict=True))  # else antialiasing does nothing
+        sizes = list(zip(call["input"].shape[2:], out, strict=True))
+        seen = {_shown([weights(n, m, kernels[own_kind], aligned, antialias, antialias) for n, m in sizes])}
         for which, corner, anti, edge in itertools.product(kernels, (False, True), (False, True) if smaller else (False,), (False, True)):
-            words = _words(mode, corner, anti, edge) + which
-            if words != own + own_kind:
-                made = functools.partial(weights, kernel=kernels[which], aligned=corner, antialias=anti, renormalised=edge)
+            made = functools.partial(weights, kernel=kernels[which], aligned=corner, antialias=anti, renormalised=edge)
+            matrices = _shown([made(n, m) for n, m in sizes])
+            if matrices not in seen:  # two ways of saying one thing are one
+                seen.add(matrices)
+                words = _words(mode, corner, anti, edge) + which
                 yield differs(
                     f"{call.name} {words}", f"resizes by {words}", f"by {own}{own_kind}", lambda a, made=made: _resized(a, out, made), "resize",
                     write=line, meaning=f"resize {words}",
@@ -118,6 +122,10 @@ def _interpolate(call: Call) -> Iterator[Variant]:
             triangle)), "resize",
             write="x[:, :, jnp.floor(jnp.arange(m) * n / m).astype(int)]",
         )  # fmt: skip
+
+
+def _shown(matrices: Sequence[np.ndarray]) -> bytes:
+    return b"".join(np.round(matrix, 12).tobytes() for matrix in matrices)
 
 
 def _words(mode: str, aligned: bool, antialias: bool, renormalised: bool) -> str:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ REDRAWS = 2
 PARTS = 4  # changes that explain a part of the difference, each of which is tried together with every other
 PARTLY = 0.2  # of the difference is left when a change counts as a part of the cause
 NAMED = 1  # changes of this rank and below are all causes with a name: none of them hides another
+OF_GRADIENTS = frozenset({"detach", "subgradient", "gradient"})  # which change no value
+LAST_NEAR = 3  # rank to which changes of what is near come before all others
 LAST = 9  # a rank behind all
 OF_SIZES = frozenset({"scale", "factor", "constant", "reduction"})  # whose constants may be made of the lengths of axes
 CLOSE = 1e-2  # a constant is found where another value so close no longer fits
@@ -294,7 +297,9 @@ def redrawn(prep: Prepared, number: int) -> Prepared:
 # ---------------------------------------------------------------- from variants of calls to hypotheses
 
 
-def hypotheses(calls: Sequence[Call], variants: Iterable[tuple[Call, Variant]], near: Callable[[Call], bool]) -> Iterator[Hypothesis]:
+def hypotheses(
+    calls: Sequence[Call], variants: Iterable[tuple[Call, Variant]], near: Callable[[Call], bool], forward: bool = True
+) -> Iterator[Hypothesis]:
     """Every change of all the calls of one kind, of those of one line, and of each by itself; the simplest and the nearest first."""
     groups: dict[tuple[str, str], list[tuple[Call, Variant]]] = {}
     alike: dict[str, dict[int, tuple[Call, Variant]]] = {}
@@ -302,27 +307,28 @@ def hypotheses(calls: Sequence[Call], variants: Iterable[tuple[Call, Variant]], 
         groups.setdefault((variant.key, variant.family), []).append((call, variant))
         if variant.meaning in EVERYWHERE:
             alike.setdefault(variant.meaning, {}).setdefault(call.index, (call, variant))
-    made = [one for members in groups.values() for one in _of_group(members)]
+    on_line = Counter((call.file, call.line) for call in {call.index: call for members in groups.values() for call, _ in members}.values())
+    made = [one for members in groups.values() for one in _of_group(members, on_line)]
     made += [_everywhere(list(of.values())) for of in alike.values() if len({variant.key for _, variant in of.values()}) > 1]
     by_index = {call.index: call for call in calls}
 
-    def order(one: Hypothesis) -> tuple[bool, int]:
+    def order(one: Hypothesis) -> tuple[bool, bool, int]:
         beside = not any(near(by_index[i]) for i in one.changes if i in by_index)
-        return beside or one.rank > 2, one.rank
+        return (not forward and one.family not in OF_GRADIENTS), beside or one.rank > LAST_NEAR, one.rank
 
     yield from sorted(made, key=order)
 
 
-def _of_group(members: list[tuple[Call, Variant]]) -> Iterator[Hypothesis]:
-    yield _hypothesis(members)
+def _of_group(members: list[tuple[Call, Variant]], on_line: Mapping[tuple[str, int], int]) -> Iterator[Hypothesis]:
+    yield _hypothesis(members, on_line)
     lines: dict[tuple[str, int], list[tuple[Call, Variant]]] = {}
     for call, variant in members:
         lines.setdefault((call.file, call.line), []).append((call, variant))
     if len(lines) > 1:
-        yield from map(_hypothesis, lines.values())
+        yield from (_hypothesis(of_line, on_line) for of_line in lines.values())
     for of_line in lines.values():
         if len(of_line) > 1:
-            yield from (_hypothesis([one]) for one in of_line)
+            yield from (_hypothesis([one], on_line) for one in of_line)
 
 
 def _everywhere(members: Sequence[tuple[Call, Variant]]) -> Hypothesis:
@@ -338,7 +344,7 @@ def _everywhere(members: Sequence[tuple[Call, Variant]]) -> Hypothesis:
     )
 
 
-def _hypothesis(members: Sequence[tuple[Call, Variant]]) -> Hypothesis:
+def _hypothesis(members: Sequence[tuple[Call, Variant]], on_line: Mapping[tuple[str, int], int] = MappingProxyType({})) -> Hypothesis:
     call, variant = members[0]
     changes: dict[Any, Change] = {}
     for one, of_one in members:
@@ -346,6 +352,13 @@ def _hypothesis(members: Sequence[tuple[Call, Variant]]) -> Hypothesis:
     places = list(dict.fromkeys(c.where or c.module for c, _ in members if c.where or c.module))
     more = f" and {len(places) - SHOWN} more places" if len(places) > SHOWN else ""
     where = ", ".join(places[:SHOWN]) + more
+    if (
+        call.file
+        and call.module
+        and {c.module for c, _ in members} == {call.module}
+        and on_line.get((call.file, call.line), 0) > len(members)
+    ):
+        where += f" in {call.module}"  # the line is that of other modules too
     within = f" in {call.within}{{at}}" if call.within and len({c.within for c, _ in members}) == 1 else "{at}"
     sizes = [*variant.sizes, *(n for _, array in call.arrays() for n in array.shape)]
     return Hypothesis(

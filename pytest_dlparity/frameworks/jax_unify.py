@@ -29,9 +29,11 @@ from pytest_dlparity.trace import MASKED, Fingerprint, Index, fingerprint
 
 MOST = 1500  # assignments tried at one equation
 GRACE = 8  # equations within which torch adds what it adds later
+WAIT = 4  # equations in which nothing but what is likely is tried
 PATIENCE = 16  # equations that make of an unknown nothing that torch has, after which it is given up
 TURNS = 4096  # of a loop, each of which is followed
 KEPT = 1 << 25  # bytes of computed results that an open value keeps
+ARRAYS = 1 << 28  # bytes of candidates that are kept
 BLANK = -(1 << 30)  # in place of an option: an array of nan, which shows where it goes
 MOVES = jax_eager.PASSING | frozenset(
     "reshape transpose squeeze expand_dims convert_element_type broadcast_in_dim rev neg".split()
@@ -114,7 +116,12 @@ class _Held:
     data: bool
 
 
-def walk(traced: Any, args: Sequence[Any], inputs: Sequence[bool], known: Index, deadline: float) -> Found:
+Guess = Callable[[str, Mapping[str, int]], int | None]  # of a path and the options of all that is settled, the option that is likely
+
+
+def walk(
+    traced: Any, args: Sequence[Any], inputs: Sequence[bool], known: Index, deadline: float, guess: Guess = lambda path, settled: None
+) -> Found:
     """Runs a traced function of which some arguments are Unknown.
 
     Args:
@@ -123,20 +130,24 @@ def walk(traced: Any, args: Sequence[Any], inputs: Sequence[bool], known: Index,
         inputs: of each argument, whether it is an input of the program, and not a parameter.
         known: the fingerprints of torch's values.
         deadline: of time.monotonic(): nothing is tried after it.
+        guess: what is tried first, and alone if it is right.
     """
     unknown = [arg for arg in args if isinstance(arg, Unknown)]
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]), np.errstate(all="ignore"):
-        return _Walk(unknown, known, deadline).found(traced.jaxpr, args, inputs)
+        return _Walk(unknown, known, deadline, guess).found(traced.jaxpr, args, inputs)
 
 
 class _Walk:
-    def __init__(self, unknown: list[Unknown], known: Index, deadline: float) -> None:
-        self.unknown, self.known, self.deadline = unknown, known, deadline
+    def __init__(self, unknown: list[Unknown], known: Index, deadline: float, guess: Guess) -> None:
+        self.unknown, self.known, self.deadline, self.guess = unknown, known, deadline, guess
+        self.settled: dict[str, int] = {}
+        self.bytes = 0  # of self.arrays
         self.group = {number: Group((number,), [(i,) for i in range(len(one.options))]) for number, one in enumerate(unknown)}
         self.arrays: dict[tuple[int, int], np.ndarray] = {}
         self.free = {
             number: set(range(len(one.options))) for number, one in enumerate(unknown)
         }  # options that use nothing of a settled one's
+        self.using = [_using(one.options) for one in unknown]
         self.tried = 0
         self.first = self.stopped = ""
 
@@ -167,15 +178,20 @@ class _Walk:
 
     def _array(self, number: int, option: int) -> np.ndarray:
         """An option's array; of ~option another array, which must not do."""
-        if (number, option) not in self.arrays:
-            if option == BLANK:
-                self.arrays[number, option] = np.full(self.unknown[number].shape, np.nan)
-            elif option < 0:
-                array = self._array(number, ~option)
-                self.arrays[number, option] = 1.375 * np.roll(array, 1) + 0.0625
-            else:
-                self.arrays[number, option] = self.unknown[number].array(option)
-        return self.arrays[number, option]
+        found = self.arrays.get((number, option))
+        if found is None:
+            found = self._made(number, option)
+            self.bytes += found.nbytes
+            if self.bytes > ARRAYS:
+                self.arrays.clear()
+                self.bytes = found.nbytes
+            self.arrays[number, option] = found
+        return found
+
+    def _made(self, number: int, option: int) -> np.ndarray:
+        if option == BLANK:
+            return np.full(self.unknown[number].shape, np.nan)
+        return self.unknown[number].array(option) if option >= 0 else 1.375 * np.roll(self._array(number, ~option), 1) + 0.0625
 
     def _options(self, number: int) -> set[int]:
         group = self.group[number]
@@ -340,7 +356,7 @@ class _Walk:
             if hits := self._hits(value, fixed, members, ways):
                 self._keep(value, fixed, groups, members, hits)
                 return
-        if len(groups) > 1 and self._try_apart(value, fixed, groups):
+        if len(groups) > 1 and not all(map(self._likely, groups)) and self._try_apart(value, fixed, groups):
             return
         for member in members:
             if member in value.members:
@@ -365,13 +381,27 @@ class _Walk:
 
     def _attempts(self, groups: list[Group]) -> Iterator[list[tuple[int, ...]]]:
         """Assignments in the order in which they are worth trying: what is near before what is far, of one layer before any others."""
+        likely = [self._likely(group) for group in groups]
+        if all(likely):
+            yield self._joined(groups, likely)
+            if all(self.unknown[member].in_vain < WAIT for group in groups for member in group.members):
+                return  # what told the others in the layer before comes later
         near = [self._free(group, far=False) for group in groups]
         every = [self._free(group, far=True) for group in groups]
         tried: set[tuple[int, ...]] = set()
         for ways in (near, every) if near != every else (near,):
-            for joined in (self._of_one_layer(groups, ways), self._joined(groups, ways)) if len(groups) > 1 else (self._joined(groups, ways),):
+            for joined in (
+                (self._of_one_layer(groups, ways), self._joined(groups, ways)) if len(groups) > 1 else (self._joined(groups, ways),)
+            ):
                 yield [way for way in joined if way not in tried]
                 tried.update(joined)
+
+    def _likely(self, group: Group) -> list[tuple[int, ...]]:
+        """The assignments of a group in which everything unproved is as it is guessed."""
+        guesses = [None if self.unknown[member].proved else self.guess(self.unknown[member].path, self.settled) for member in group.members]
+        if any(guess is None and not self.unknown[member].proved for member, guess in zip(group.members, guesses, strict=True)):
+            return []
+        return [way for way in self._free(group, far=True) if all(g in (None, option) for g, option in zip(guesses, way, strict=True))]
 
     def _free(self, group: Group, far: bool) -> list[tuple[int, ...]]:
         def is_free(member: int, option: int) -> bool:
@@ -467,7 +497,9 @@ class _Walk:
             self.group[member] = Group((member,), [(option,)])
             if self.unknown[member].proved:
                 self._settle(member, option)
-        rest = Group(tuple(group.members[place] for place in others), list(dict.fromkeys(tuple(way[p] for p in others) for way in group.ways)))
+        rest = Group(
+            tuple(group.members[place] for place in others), list(dict.fromkeys(tuple(way[p] for p in others) for way in group.ways))
+        )
         self.group.update(dict.fromkeys(rest.members, rest))
 
     def _widened(self, members: tuple[int, ...], hit: tuple[int, ...], possible: Mapping[int, set[int]]) -> Iterator[tuple[int, ...]]:
@@ -484,12 +516,22 @@ class _Walk:
 
     def _settle(self, member: int, option: int) -> None:
         """Nothing else is made of the same numbers. (Tied weights: a second walk, in which these are known, tries them again.)"""
+        self.settled[self.unknown[member].path] = option
         mine = self.unknown[member].options[option]
-        names = {use[0] for use in mine.uses}
         for number, free in self.free.items():
-            if number != member:
-                theirs = self.unknown[number].options
-                free -= {i for i in free if any(use[0] in names for use in theirs[i].uses) and mine.clashes(theirs[i])}
+            if number != member and not self._is_settled(number):
+                theirs, using = self.unknown[number].options, self.using[number]
+                near = {i for name in {use[0] for use in mine.uses} for i in using.get(name, ())}
+                free -= {i for i in near & free if mine.clashes(theirs[i])}
+
+
+def _using(options: Sequence[Option]) -> dict[str, list[int]]:
+    """Which options use each torch array."""
+    found: dict[str, list[int]] = {}
+    for index, option in enumerate(options):
+        for name in {use[0] for use in option.uses}:
+            found.setdefault(name, []).append(index)
+    return found
 
 
 class _Endless(RuntimeError):

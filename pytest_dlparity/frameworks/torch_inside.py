@@ -25,32 +25,27 @@ aten = torch.ops.aten
 # Opened by torch's table, forward and backward.
 _BY_TABLE = set(
     """
-    _fused_rms_norm _fused_rms_norm_backward _log_softmax_backward_data _safe_softmax _softmax_backward_data _weight_norm_interface
-    addmv addr binary_cross_entropy binary_cross_entropy_backward binary_cross_entropy_with_logits dist glu glu_backward huber_loss
-    huber_loss_backward linalg_vector_norm log_sigmoid_forward logsumexp mse_loss mse_loss_backward native_batch_norm_backward
-    native_group_norm_backward native_layer_norm_backward nll_loss2d_backward nll_loss2d_forward nll_loss_backward nll_loss_forward
-    smooth_l1_loss smooth_l1_loss_backward soft_margin_loss soft_margin_loss_backward
+    _fused_rms_norm _fused_rms_norm_backward _log_softmax_backward_data _safe_softmax _softmax_backward_data _weight_norm_interface addcdiv addcmul
+    addmv addr binary_cross_entropy binary_cross_entropy_backward binary_cross_entropy_with_logits celu dist elu elu_backward gelu gelu_backward
+    glu glu_backward hardsigmoid hardsigmoid_backward hardswish hardswish_backward huber_loss huber_loss_backward leaky_relu leaky_relu_backward
+    lerp linalg_vector_norm log_sigmoid_backward log_sigmoid_forward logit logsumexp mish mish_backward mse_loss mse_loss_backward
+    native_batch_norm_backward native_group_norm_backward native_layer_norm_backward nll_loss2d_backward nll_loss2d_forward nll_loss_backward
+    nll_loss_forward selu silu silu_backward smooth_l1_loss smooth_l1_loss_backward soft_margin_loss soft_margin_loss_backward softplus
+    softplus_backward
     """.split()
 )
-# The same, element by element, so that torch lays out the result of the parts as it does that of the whole.
-_POINTWISE = set(
-    """
-    addcdiv addcmul celu elu elu_backward gelu gelu_backward hardsigmoid hardsigmoid_backward hardswish hardswish_backward leaky_relu
-    leaky_relu_backward lerp log_sigmoid_backward logit mish mish_backward selu silu silu_backward softplus softplus_backward
-    """.split()
-)
-
-
-# Laid out by torch as their parts are where everything that goes in is contiguous.
+# Of these, those with large results whose parts are worth no second run: torch lays them out as it does their parts.
+_POINTWISE = {"gelu", "gelu_backward", "silu", "silu_backward"}
+# The same where everything that goes in is contiguous.
 _PLAIN = set("_softmax _log_softmax native_layer_norm _softmax_backward_data _log_softmax_backward_data native_layer_norm_backward".split())
 
 
 @dataclass
 class Inside:
-    """What a fused operation is made of gave: its outputs, and by position the arguments that it writes to as they are afterwards."""
+    """What a fused operation is made of gave: its outputs, and by position or name the arguments that it writes to as they are afterwards."""
 
     outputs: tuple[Any, ...]
-    written: dict[int, Tensor] = field(default_factory=dict)
+    written: dict[int | str, Tensor] = field(default_factory=dict)
 
 
 class Opening(NamedTuple):
@@ -68,24 +63,26 @@ def composite(func: Any) -> Callable[..., Any] | None:
 
 def opening(func: Any) -> Opening | None:
     """How to look into an operation; None where nothing is inside."""
-    name = func._schema.name.split("::")[-1]
-    writes_self = name.endswith("_") and not name.endswith("__")
-    if writes_self:  # the inside of silu_ is that of silu
-        name = name[:-1]
-        func = getattr(getattr(aten, name, None), func._overloadname, None)
+    full = func._schema.name.split("::")[-1]
+    name = full if full.endswith("__") else full.removesuffix("_")
+    results = [argument.name for argument in func._schema.arguments if argument.is_out]
+    target: int | str | None = 0 if name != full else results[0] if len(results) == 1 else None
+    if target is not None:  # the inside of silu_, and of silu with out=, is that of silu
+        func = getattr(getattr(aten, name, None), func._overloadname if target == 0 else "default", None)
     always = func in _INSTEAD or name in _POINTWISE
-    found = _INSTEAD.get(func) or _BESIDE.get(func) or (decomposition_table.get(func) if always or name in _BY_TABLE else None)
-    if found is None:
+    table: Callable[..., Any] | None = decomposition_table.get(func) if name in _BY_TABLE else None
+    found = _INSTEAD.get(func) or _BESIDE.get(func) or table
+    if found is None or len(results) > 1:
         return None
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        given = found(*args, **kwargs)
+        given = found(*args, **{key: value for key, value in kwargs.items() if key != target})
         if given is NotImplemented or isinstance(given, Inside):
             return given
         outputs = tuple(given) if isinstance(given, (tuple, list)) else (given,)
-        return Inside((), {0: outputs[0]}) if writes_self else Inside(outputs)
+        return Inside(outputs) if target is None else Inside((), {target: outputs[0]})
 
-    return Opening(run, "never" if writes_self else "always" if always else "contiguous" if name in _PLAIN else "never")
+    return Opening(run, "never" if target is not None else "always" if always else "contiguous" if name in _PLAIN else "never")
 
 
 # ---------------------------------------------------------------- parts that are as cheap as the whole, and laid out like it
@@ -112,7 +109,11 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> 
     return aten.convolution(x, weight, None, *rest) + bias.view(-1, *[1] * (weight.dim() - 2))
 
 
-_INSTEAD = {aten.addmm.default: _addmm, aten.baddbmm.default: _baddbmm, aten.convolution.default: _convolution}
+_INSTEAD: dict[Any, Callable[..., Any]] = {
+    aten.addmm.default: _addmm,
+    aten.baddbmm.default: _baddbmm,
+    aten.convolution.default: _convolution,
+}
 
 # ---------------------------------------------------------------- parts of what has a layout of its own
 
@@ -127,7 +128,7 @@ def _log_softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
     return shifted - torch.exp(shifted).sum(dim, keepdim=True).log()
 
 
-def _normalized(x: Tensor, dims: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _normalized(x: Tensor, dims: list[int], eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(x normalised, mean, variance, 1 / deviation)."""
     mean = x.mean(dims, keepdim=True)
     centred = x - mean
@@ -162,7 +163,7 @@ def _batch_norm(
         inverse = torch.rsqrt(running_var + eps)
         return Inside((_affine((x - running_mean.reshape(shape)) * inverse.reshape(shape), weight, bias),))
     normalized, mean, variance, inverse = _normalized(x, [0, *range(2, x.dim())], eps)
-    written = {}
+    written: dict[int | str, Tensor] = {}
     if running_mean is not None:
         written[3] = running_mean * (1 - momentum) + mean.reshape(-1) * momentum
     if running_var is not None:
@@ -207,7 +208,7 @@ def _std_mean(x: Tensor, dim: Any = None, *, correction: Any = None, keepdim: bo
     return found if (found := _variance(x, dim, correction, keepdim)) is NotImplemented else (found[0].sqrt(), found[1])
 
 
-_BESIDE = {
+_BESIDE: dict[Any, Callable[..., Any]] = {
     aten._softmax.default: _softmax,
     aten._log_softmax.default: _log_softmax,
     aten.native_layer_norm.default: _layer_norm,

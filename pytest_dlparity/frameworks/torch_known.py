@@ -36,7 +36,7 @@ class _Storage:
 class Found(NamedTuple):
     """A known tensor: its node, and the nodes written over it since."""
 
-    index: int
+    node: int
     writers: tuple[int, ...] = ()
 
 
@@ -49,7 +49,7 @@ class Known:
 
     def find(self, tensor: Tensor) -> Found | None:
         storage, view = self._storage(tensor), _view(tensor)
-        seen = self._apart(tensor)
+        seen = self._apart(tensor) if self.apart else None
         if seen is None and storage is not None:
             seen = storage.views.get(view)
         if seen is None:
@@ -123,7 +123,7 @@ class Known:
 def _view(tensor: Tensor) -> View:
     if tensor.layout is not torch.strided:
         return 0, tensor.shape, (), tensor.dtype
-    return tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+    return int(tensor.storage_offset()), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def overlap(a: View, b: View) -> bool:

@@ -145,7 +145,7 @@ def _traced(recorder: _Recorder) -> dict[str, int]:
     torch_side._reset(side, torch_side.unmoved)
     inputs = {name: tensor.detach().clone().requires_grad_(name in job.wrt) for name, tensor in side.inputs.items()}
     recorder.begin(inputs)
-    with recorder.running(), torch_side.drawing(side):
+    with torch_side.drawing(side), recorder.running():  # draws are answered below: what is drawn is one operation
         found, roots = torch_side._forward(side, job, inputs)
         outputs = {name: recorder.output(value) for name, value in found.items()}
         outputs |= {f"state.{n}": at for n, t in side.buffers.items() if recorder.nodes[at := recorder.output(t)].kind != "param"}
@@ -209,7 +209,6 @@ def _described(func: Any) -> _Operation:
         if argument.alias_info is not None and argument.alias_info.is_write and full not in _REARRANGED
     )
     written = (3, 4) if name == "native_batch_norm" else written  # which its schema keeps to itself
-    opened = ours and not any(isinstance(at, str) for at in written)
     return _Operation(
         name if ours else f"{library}.{name}",
         func,
@@ -220,8 +219,8 @@ def _described(func: Any) -> _Operation:
         any(returned.alias_info is not None and not returned.alias_info.is_write for returned in schema.returns),
         name in ("mul", "div", "neg") and len(schema.arguments) <= 2,
         func is torch.ops.aten.view.dtype,
-        torch_inside.composite(func) if opened else None,
-        torch_inside.opening(func) if opened else None,
+        torch_inside.composite(func) if ours else None,
+        torch_inside.opening(func) if ours else None,
     )
 
 
@@ -305,12 +304,11 @@ def _is_move(made: _Made, tensor: Tensor) -> bool:
 
 def _agree(inner: Tensor, outer: Tensor) -> bool:
     """Whether two results of one computation are the same but for rounding, in a sample of their elements."""
-    exact = not outer.is_floating_point()
-    if inner.shape != outer.shape or (exact and inner.dtype != outer.dtype):
+    if inner.shape != outer.shape or inner.dtype != outer.dtype:
         return False
     step = max(1, inner.numel() // 32)
     a, b = (tensor.reshape(-1)[::step].tolist() for tensor in (inner, outer))
-    room = 0.0 if exact else (2**13 if outer.dtype is torch.float64 else 64) * torch.finfo(outer.dtype).eps
+    room = 2**13 * torch.finfo(outer.dtype).eps if outer.is_floating_point() else 0.0
     room *= max((abs(value) for value in b if math.isfinite(value)), default=0.0) if room else 0.0
     return all(x == y or abs(x - y) <= room or (x != x and y != y) for x, y in zip(a, b, strict=True))
 
@@ -476,7 +474,7 @@ class _Recorder(TorchDispatchMode):
         found = self.known.find(tensor)
         if found is None:
             return NOWHERE
-        node = self.nodes[found.index]
+        node = self.nodes[found.node]
         return Place(node.frames, node.module, node.call, node.call_number)
 
     # ---------------- an operation
@@ -615,16 +613,16 @@ class _Recorder(TorchDispatchMode):
 
     def _within(self, inside: _Opened, inner: Any, outer: Tensor) -> int | None:
         """The node of a result as it was found inside of the operation, if it is what the operation gave."""
-        if not isinstance(inner, Tensor) or not _agree(inner, outer):
+        if not isinstance(inner, Tensor) or not (inner.shape == outer.shape if inside.narrow else _agree(inner, outer)):
             return None
         found = self.known.find(inner)
-        if found is None or found.writers or (inside.narrow and found.index < inside.first):
+        if found is None or found.writers or (inside.narrow and found.node < inside.first):
             return None
         if inside.narrow:  # the parts are in double, the result is rounded
-            node = self.nodes[found.index]
+            node = self.nodes[found.node]
             node.dtype, node.print = str(outer.dtype).removeprefix("torch."), _fingerprint(outer)
             node.value = None if node.value is None else np.array(torch_side.to_numpy(outer))
-        return found.index
+        return found.node
 
     # ---------------- nodes
 
@@ -637,17 +635,17 @@ class _Recorder(TorchDispatchMode):
         if found is None:
             index = self._from_outside(tensor)
         elif found.writers:
-            is_empty = found.index in self.empty and not self.known.filled(tensor)
+            is_empty = found.node in self.empty and not self.known.filled(tensor)
             if is_empty:
                 self.empty.add(len(self.nodes))
             taken = None if is_empty else _fingerprint(tensor)
-            index = self._node("written", tensor, "op", (found.index, *found.writers), taken=taken)
-        elif found.index in self.empty and not unfilled:
+            index = self._node("written", tensor, "op", (found.node, *found.writers), taken=taken)
+        elif found.node in self.empty and not unfilled:
             index = self._from_outside(tensor, filled=True)
             self.known.write(tensor, index)  # by something that torch does not know of: other views may have changed too
             return index
         else:
-            return found.index
+            return found.node
         self.known.add(tensor, index)
         return index
 
@@ -663,8 +661,8 @@ class _Recorder(TorchDispatchMode):
         name: str = "", data: bool = False,
     ) -> int:  # fmt: skip
         index, (frames, module, call, number) = len(self.nodes), self.place
-        value = np.array(torch_side.to_numpy(tensor)) if index in self.asked.keep else None
-        taken = fingerprint(value) if taken is None and value is not None else taken
+        value = np.array(torch_side.to_numpy(tensor)) if index in self.asked.keep and index not in self.empty else None
+        taken = fingerprint(value) if kind == "param" and value is not None else taken
         data = data or kind == "input" or any(self.nodes[read].data for read in reads)
         backward = self.backward and not torch.is_grad_enabled()  # a checkpoint runs forward code again, with gradients on
         shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")

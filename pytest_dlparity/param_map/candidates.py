@@ -30,7 +30,9 @@ class Candidate(NamedTuple):
     carries: tuple[Carry, ...]
     uses: tuple[Use, ...]
     layer: tuple[str, ...]  # where it comes from: what meets in one place comes from one layer, mostly
-    far: bool = False  # nothing of either side shows why an axis would be taken apart so: features in another order compute the same, reordered
+    far: bool = (
+        False  # nothing of either side shows why an axis would be taken apart so: features in another order compute the same, reordered
+    )
 
     def clashes(self, other: Candidate) -> bool:
         """True where both use the same numbers of torch's."""
@@ -137,7 +139,10 @@ def _layouts(torch: Shape, jax: Shape, hints: Hints, spatial: bool) -> tuple[Lay
         return ()
     if sorted(have) == sorted(want):
         plain = [_named(torch, jax, split, order) for split, order in itertools.islice(_moved(have, want), MOST_LAYOUTS)]
-        opened = [_named(torch, jax, split, order)._replace(far=True) for split, order in itertools.islice(_opened(have, want, hints), MOST_LAYOUTS)]
+        opened = [
+            _named(torch, jax, split, order)._replace(far=True)
+            for split, order in itertools.islice(_opened(have, want, hints), MOST_LAYOUTS)
+        ]
         return (*plain, *(map(_flipped, plain) if spatial and len(torch) > 2 else ()), *opened)
     ways = _taken_apart(have, want) if len(want) > len(have) else _put_together(have, want)
     return tuple(_named(torch, jax, split, order) for split, order in itertools.islice(ways, MOST_LAYOUTS))
