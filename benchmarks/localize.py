@@ -41,7 +41,6 @@ from localize_models import Planted
 
 import pytest_dlparity as dlp
 from pytest_dlparity import run
-from pytest_dlparity.locate import Localization, Place, localize
 
 SEEDS = 3
 DEEP = {"blocks": 12, "width": 256, "heads": 8, "words": 512, "length": 64}
@@ -85,7 +84,7 @@ class Judged(NamedTuple):
         return not (self.found and self.layer and self.both) if self.effect else self.status != "agree"
 
 
-def judged(planted: Planted, found: Localization | str, seconds: float) -> Judged:
+def judged(planted: Planted, found: dlp.Localization | str, seconds: float) -> Judged:
     """`found`: a localisation, or the text of the error that it raised."""
     bug = planted.bug
     named = (planted.pair, bug.kind if bug else "right pair", str(planted), planted.seed, bool(bug and bug.effect))
@@ -97,7 +96,7 @@ def judged(planted: Planted, found: Localization | str, seconds: float) -> Judge
     return Judged(*named, found.status, layer, torch_line, jax_line, found.certain, seconds, f"{found}\n{wanted}")
 
 
-def at(place: Place | None, file: Path, lines: Iterable[int]) -> bool:
+def at(place: Any, file: Path, lines: Iterable[int]) -> bool:
     return place is not None and Path(place.file).name == file.name and place.line in set(lines)
 
 
@@ -114,7 +113,7 @@ def tried(pair: str, bug: localize_models.Bug | None, seed: int, folder: Path) -
     planted = localize_models.planted(pair, bug, seed, folder)
     start = time.perf_counter()
     try:
-        found: Localization | str = localize(planted.spec, seed=seed)
+        found: dlp.Localization | str = dlp.localize(planted.spec, seed=seed)
     except Exception:  # noqa: BLE001  an error is a result: the others go on
         found = traceback.format_exc()
     return judged(planted, found, time.perf_counter() - start)
@@ -130,7 +129,7 @@ def checked(pair: str, bug: localize_models.Bug | None, seed: int, folder: Path)
     if bug and bug.effect and bug.backward:
         ok = ok and all(name.startswith("grad.") for name in seen)
     status = "parts" if seen else "agree"
-    return judged(planted, Localization(status), time.perf_counter() - start)._replace(layer=ok, torch_line=ok, jax_line=ok)
+    return judged(planted, dlp.Localization(status), time.perf_counter() - start)._replace(layer=ok, torch_line=ok, jax_line=ok)
 
 
 # ---------------------------------------------------------------- all of them
@@ -141,11 +140,17 @@ class Task(NamedTuple):
     seed: int
     kinds: str
     check: bool
+    kept: str  # folder of compiled programs
 
 
 def work(task: Task) -> list[Judged]:
     """Every bug of one pair with one seed, and the pair without a bug."""
     torch.set_num_threads(1)
+    jax.config.update(
+        "jax_compilation_cache_dir", task.kept
+    )  # of a bug on the torch side, and in the same block with another seed, jax is the same
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     one = checked if task.check else tried
     bugs = [bug for bug in (None, *localize_models.bugs(task.pair)) if task.kinds in (bug.name if bug else "right pair")]
     with tempfile.TemporaryDirectory() as folder:
@@ -283,7 +288,7 @@ def cost() -> str:
 
 def tried_deep(planted: Planted) -> dict[str, Any]:
     start = time.perf_counter()
-    found = localize(planted.spec)
+    found = dlp.localize(planted.spec)
     one = judged(planted, found, time.perf_counter() - start)
     return {"seconds": found.seconds, "all": one.seconds, "right": one.found and one.layer and one.both, "said": one.said}
 
@@ -335,20 +340,27 @@ def main() -> int:
         return 0
     if unknown := set(asked.models.split(",")) - set(localize_models.NAMES):
         parser.error(f"there is no model {', '.join(sorted(unknown))}. There are {', '.join(localize_models.NAMES)}.")
-    tasks = [Task(pair, seed, asked.bugs, asked.check) for seed in range(asked.seeds) for pair in asked.models.split(",")]
-    all_: list[Judged] = []
-    for task, found in zip(tasks, results(tasks, asked.workers), strict=True):
-        all_ += found
-        print(f"{task.pair}, seed {task.seed}: {len(found)} in {sum(one.seconds for one in found):.0f} s", file=sys.stderr, flush=True)
-        for one in found:
-            if one.wrong:
-                print(brief(one) + (f"\n{one.said}\n" if asked.v else ""), file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as kept:
+        all_ = told(asked, kept)
     print(report(all_))
     if asked.json:
         asked.json.write_text(json.dumps(as_json(all_), indent=1) + "\n")
     return int(
         any(one.falsely_certain or one.status == "failed" or (not one.effect and one.found) or (asked.check and one.wrong) for one in all_)
     )
+
+
+def told(asked: argparse.Namespace, kept: str) -> list[Judged]:
+    """Every result, each pair told on the way as it is done."""
+    pairs = asked.models.split(",")
+    tasks = [Task(pair, seed, asked.bugs, asked.check, kept) for seed in range(asked.seeds) for pair in pairs]
+    all_: list[Judged] = []
+    for task, found in zip(tasks, results(tasks, asked.workers), strict=True):
+        all_ += found
+        print(f"{task.pair}, seed {task.seed}: {len(found)} in {sum(one.seconds for one in found):.0f} s", file=sys.stderr, flush=True)
+        for one in filter(lambda one: one.wrong, found):
+            print(brief(one) + (f"\n{one.said}\n" if asked.v else ""), file=sys.stderr, flush=True)
+    return all_
 
 
 def brief(one: Judged) -> str:

@@ -133,8 +133,8 @@ def _steps(trace: Trace) -> list[Node]:
 
 
 def _in_order(low: list[Node], exact: list[Node]) -> Iterator[tuple[Node, Node]]:
-    names = [[(node.operation, node.shape) for node in nodes] for nodes in (low, exact)]
-    for block in SequenceMatcher(None, *names, autojunk=False).get_matching_blocks():
+    names = [[f"{node.operation} {node.shape}" for node in nodes] for nodes in (low, exact)]
+    for block in SequenceMatcher(None, names[0], names[1], autojunk=False).get_matching_blocks():
         yield from zip(low[block.a : block.a + block.size], exact[block.b : block.b + block.size], strict=True)
 
 

@@ -23,7 +23,7 @@ from pytest_dlparity.param_map import Carry, Doubt, JaxLeaf, TorchLeaf, names
 from pytest_dlparity.param_map.candidates import GATES, Candidate, candidates
 from pytest_dlparity.param_map.given import carried
 from pytest_dlparity.param_map.names import Leaf
-from pytest_dlparity.param_map.pattern import uncovered
+from pytest_dlparity.param_map.pattern import untaken
 from pytest_dlparity.trace import Fingerprint, Index, Node, Trace, fingerprint, informative
 
 Arrays = dict[str, np.ndarray]
@@ -83,7 +83,7 @@ def carries(sides: Sides, given: Mapping[Any, Any] | None, doubt: Doubt, seconds
         found = search.proved(time.monotonic() + seconds)
     except Exception as error:  # the user's code may raise anything, and in float64 what it does not raise otherwise
         said = (str(error).strip().splitlines() or [""])[0]
-        raise _said(doubt, [f"Values could not be asked: in float64 a side raises {type(error).__name__} ({said})."]) from error
+        raise _said(doubt, [f"Values could not be asked in float64: {type(error).__name__}: {said}"]) from error
     whole, partly = _complete(found, sides)
     return param_map.carries(sides.torch_leaves, sides.jax_leaves, given, _new(whole, doubt), [*search.story(found), *partly])
 
@@ -102,22 +102,15 @@ def _said(doubt: Doubt, more: Sequence[str]) -> Doubt:
 
 
 def _complete(proved: Sequence[Carry], sides: Sides) -> tuple[list[Carry], list[str]]:
-    """The carries that leave no torch array used in part; and what is missing of the others."""
+    """The carries that leave no torch array used in part; and what is missing of the others, a sentence each."""
     torch, jax = ({leaf[0]: leaf.shape for leaf in side} for side in (sides.torch_leaves, sides.jax_leaves))
-    partly: dict[str, list[Carry]] = {}
-    for name, onto in param_map.by(proved, "torch").items():
-        if any("takes" in sentence for sentence in uncovered(onto, torch, jax)):
-            partly[name] = onto
-    kept = [carry for carry in proved if carry.torch not in partly]
+    partly = untaken(proved, torch, jax)
+    paths = {name: ", ".join(f'"{path}"' for path in dict.fromkeys(c.jax for c in proved if c.torch == name)) for name in partly}
     said = [
-        f'torch "{name}" {list(torch[name])} is proved to be in jax {" and ".join(_quoted(carry.jax for carry in onto))}, but only a part of it.'
-        for name, onto in partly.items()
+        f'torch "{name}" {list(torch[name])} was found in jax {paths[name]}, but {left} of its numbers were not.'
+        for name, left in partly.items()
     ]
-    return kept, said
-
-
-def _quoted(names: Iterable[str]) -> list[str]:
-    return [f'"{name}"' for name in dict.fromkeys(names)]
+    return [carry for carry in proved if carry.torch not in partly], said
 
 
 # ---------------------------------------------------------------- numbers that tell everything apart
@@ -161,6 +154,7 @@ class Question:
 
 
 ANY = "?"
+AGAINST = "value, against its name"
 
 
 def _filled(option: Candidate, numbers: Arrays, shape: tuple[int, ...]) -> np.ndarray:
@@ -226,13 +220,14 @@ class Search:
     def story(self, found: Sequence[Carry]) -> list[str]:
         """What was found out, for a refusal."""
         told = [carry for carry in found if carry.how.startswith(("value", "as "))]
-        parts = f' The two sides compute the same up to jax "{self.first}", and not with it.' if self.first else ""
+        count = len({carry.jax for carry in told})
+        parts = f' Nothing that torch has makes of jax "{self.first}" what torch computes: there the two sides part.' if self.first else ""
         late = f" It was given up: {self.stopped}." if self.stopped else ""
-        lines = [f"Values were asked, and told {len(told)} of {len(self.asked)} jax arrays that names left open.{parts}{late}"]
+        lines = [f"Values were asked, and told {count} of {len(self.asked)} jax arrays that names left open.{parts}{late}"]
         for carry in self.against:
+            way = f' as "{carry.pattern}"' if carry.pattern else ""
             lines.append(
-                f'  By its values jax "{carry.jax}" is torch "{carry.torch}" as "{carry.pattern or "it is"}", and by its name it is not: '
-                "a mistake on the jax side, or another name for it."
+                f'  By its values jax "{carry.jax}" is torch "{carry.torch}"{way}, and its name says another: a mistake on one side, or in a name.'
             )
         table = param_map.table(told[:ROWS]).splitlines() if told else []
         return [*lines, *(f"  {row}" for row in table), *([f"  and {len(told) - ROWS} more."] if len(told) > ROWS else [])]
@@ -278,8 +273,9 @@ class Search:
         found = _walked(self.sides, numbers, held, unknown, known, deadline, _Likely(self.sides, questions)).found
         self.first, self.stopped = self.first or found.first, self.stopped or found.stopped
         told = [carry for members, ways in found.ways for carry in self._told(members, ways, questions)]
-        self.against += [carry for carry in told if carry.how != "value"]
-        return [carry for carry in told if carry.how == "value" or not self.hold]
+        against = [carry for carry in told if carry.how == AGAINST]
+        self.against += against
+        return [carry for carry in told if carry not in against or not self.hold]
 
     def _told(self, members: Sequence[str], ways: list[tuple[int, ...]], questions: Mapping[str, Question]) -> Iterator[Carry]:
         """The carries of parameters that are proved together; where values leave several ways, names may leave one."""
@@ -288,7 +284,8 @@ class Search:
         best = [way for way in named if _width(members, way, questions) == least] or ways
         for place, member in enumerate(members):
             if len({way[place] for way in best}) == 1:
-                how = "value, against its name" if _agrees(questions[member], best[0][place]) is False else "value"
+                how = "value" if len({way[place] for way in (named or ways)}) == len({way[place] for way in ways}) else "value and name"
+                how = AGAINST if _agrees(questions[member], best[0][place]) is False else how
                 yield from (carry._replace(how=how) for carry in questions[member].carries(best[0][place]))
 
 

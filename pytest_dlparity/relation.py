@@ -95,10 +95,10 @@ def _arranged(t: np.ndarray, j: np.ndarray) -> Relation:
             moved = t.transpose(order)
             if moved.shape == j.shape and _close(moved, j):
                 return Relation("arranged", f"the same values with the axes permuted to {list(order)}", odd=t.shape == j.shape)
-    for order, moved in _layouts(t, j.shape):
+    for axes, moved in _layouts(t, j.shape):
         if _close(moved, j):
-            straight = list(order) == sorted(order)
-            merged = "reshaped" if straight else f"with the axes permuted to {list(order)} and reshaped"
+            straight = list(axes) == sorted(axes)
+            merged = "reshaped" if straight else f"with the axes permuted to {list(axes)} and reshaped"
             return Relation("arranged", f"the same values {merged} to {list(j.shape)}", odd=not straight)
     return _by_blocks(t, j) or _within_an_axis(t, j) or Relation("arranged", "the same values in another order", odd=True)
 

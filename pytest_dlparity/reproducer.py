@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,15 +28,19 @@ import numpy as np
 from pytest_dlparity import excerpt, locate, matrix, parity, steps, whole
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.excerpt import Excerpt, Move, NoExcerpt
+from pytest_dlparity.fewer import fewer
 from pytest_dlparity.locate import Localization
 from pytest_dlparity.matrix import Cell
 from pytest_dlparity.parity import Begun
+from pytest_dlparity.reference import reference
 from pytest_dlparity.report import Report
+from pytest_dlparity.run import Prepared
 from pytest_dlparity.spec import Spec
 from pytest_dlparity.steps import Steps
 from pytest_dlparity.whole import APART, IN_FLOAT64, Whole
 
 SCRIPT, ARRAYS, REASON, REPORT, VERSIONS = "reproduce.py", "arrays.npz", "README.txt", "report.txt", "versions.json"
+SHORTER = 10.0  # seconds in which shorter runs are tried
 WAIT = 120  # seconds that a script may take to fail
 LONGEST = 80  # characters of a folder's name before its number
 
@@ -155,12 +160,33 @@ def _made(report: Report, ready: Begun) -> Made:
         why = where.reason
         if where.status == "parts":
             try:
-                return _of_excerpt(excerpt.excerpt(prep, where), where)
+                return _of_excerpt(*_piece(prep, where))
             except NoExcerpt as error:
                 why = str(error)
         return _of_whole(whole.whole(prep, failed), report, why)
     except (NoExcerpt, ValueError) as error:
         return Made(arrays=_arrays(ready), why=str(error))
+
+
+def _piece(prep: Prepared, where: Localization) -> tuple[Excerpt, Localization]:
+    """The piece at the place where the two sides part; of a shorter run where that of the whole one is too long.
+
+    Raises:
+        NoExcerpt: there is none, and why.
+    """
+    try:
+        return excerpt.excerpt(prep, where), where
+    except NoExcerpt:
+        until = time.perf_counter() + SHORTER
+        for less in fewer(prep):
+            if time.perf_counter() > until:
+                break
+            try:
+                found = locate.located(less, reference(less), [where.leaf])
+                return excerpt.excerpt(less, found), found
+            except Exception:  # noqa: BLE001  a program may be written for one number of examples
+                continue
+        raise
 
 
 def _where(report: Report, ready: Begun) -> Localization:

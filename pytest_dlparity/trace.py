@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 class Fingerprint(NamedTuple):
     """Statistics of an array that no movement of its elements changes."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # in the place of the method of tuples
     nans: int
     masked: int
     huge: int

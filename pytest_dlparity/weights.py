@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pytest_dlparity import param_map as maps
 from pytest_dlparity import draws, proof, run, spec
+from pytest_dlparity import param_map as maps
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.param_map import Carry, Doubt
 from pytest_dlparity.proof import Agreement, Sides
@@ -179,9 +179,7 @@ def save_mapping(mapping: Mapping, path: Any) -> None:
         "format": FORMAT,
         "torch": {name: list(shape) for name, shape in mapping.torch.items()},
         "jax": {name: list(shape) for name, shape in mapping.jax.items()},
-        "carries": [
-            {"torch": c.torch, "jax": c.jax, "pattern": c.pattern, "sizes": dict(c.sizes), "how": c.how} for c in mapping.carries
-        ],
+        "carries": [{"torch": c.torch, "jax": c.jax, "pattern": c.pattern, "sizes": dict(c.sizes), "how": c.how} for c in mapping.carries],
         "tied": dict(mapping.tied),
         "unused": list(mapping.unused),
         "words": mapping.words,
@@ -223,7 +221,10 @@ def _decided(sides: Sides, given: MappingOf[Any, Any] | None, seconds: float, ha
     found: tuple[tuple[Carry, ...], Agreement] | None = None
     try:
         carries = maps.carries(sides.torch_leaves, sides.jax_leaves, given)
-        found = carries, proof.agreement(sides, carries) if has_inputs else Agreement(float("inf"), "the outputs were not compared: no inputs")
+        found = (
+            carries,
+            proof.agreement(sides, carries) if has_inputs else Agreement(float("inf"), "the outputs were not compared: no inputs"),
+        )
     except Doubt as error:
         doubt = error
     if not has_inputs:
@@ -298,7 +299,9 @@ def _fits(given: Arrays, known: MappingOf[str, Shape], mapping: Mapping) -> None
         raise SpecError(f"the mapping does not know torch {_some(extra)}. Leave out what belongs to another model.")
     for name, first in mapping.tied.items():
         if name in given and not np.array_equal(given[name], given[first]):
-            raise SpecError(f'torch "{name}" and "{first}" are one array in the module of the mapping, and two here. Map the module that has two.')
+            raise SpecError(
+                f'torch "{name}" and "{first}" are one array in the module of the mapping, and two here. Map the module that has two.'
+            )
 
 
 def _named(side: str, given: Arrays, known: MappingOf[str, Shape]) -> None:

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pytest_dlparity import run, tolerance
+from pytest_dlparity import run
 from pytest_dlparity.compare import Verdict
 from pytest_dlparity.excerpt import Move, NoExcerpt, plain
+from pytest_dlparity.fewer import fewer
+from pytest_dlparity.reference import reference
 from pytest_dlparity.run import Prepared
 
 LINES = 600  # of both functions
@@ -66,14 +68,25 @@ def whole(prep: Prepared, verdicts: Sequence[Verdict]) -> Whole:
         Whatever the frameworks raise for what they cannot trace.
     """
     chosen, dtype = _chosen(verdicts)
-    if prep.job.kind == "optimizer" or prep.job.steps:
+    if prep.job.steps:
         raise NoExcerpt("an optimizer's steps are no function of arrays")
     if prep.spec.shared_randomness:
         raise NoExcerpt("the two sides share random draws")
+    until = time.perf_counter() + SECONDS
+    for less in fewer(prep):
+        try:
+            reference(less)  # which draws the cotangents
+            made = _ran(_made(less, chosen, dtype))
+        except Exception:  # noqa: BLE001  a program may be written for one number of examples
+            continue
+        if made.failing:
+            return made
+        if time.perf_counter() > until:
+            break
     made = _ran(_made(prep, chosen, dtype))
     if not made.failing:
         raise NoExcerpt(f"on the CPU in {dtype} the two programs alone do not show the difference")
-    return _smaller(prep, chosen, dtype, made)
+    return made
 
 
 def _chosen(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], str]:
@@ -244,24 +257,3 @@ def measured(t: np.ndarray, j: np.ndarray, how: str, truth: np.ndarray | None = 
         return float(np.sqrt(np.mean(gaps * gaps))) if gaps.size else 0.0
     most = float(np.max(gaps, initial=0))
     return most / size if size else math.inf if most else 0.0
-
-
-def _smaller(prep: Prepared, chosen: Sequence[Verdict], dtype: str, made: Whole) -> Whole:
-    """The same on fewer examples, where every input has them along its first axis."""
-    until = time.perf_counter() + SECONDS
-    shapes = [array.shape for array in prep.inputs.values()]
-    if not shapes or not all(shapes) or len({shape[0] for shape in shapes}) != 1 or prep.fixed:
-        return made
-    for count in (1, 2, 4):
-        if count >= shapes[0][0] or time.perf_counter() > until:
-            break
-        try:
-            inputs = {name: np.ascontiguousarray(array[:count]) for name, array in prep.inputs.items()}
-            less = replace(prep, inputs=inputs, cotangents_seen={}, compiled=dict(prep.compiled), shapes={})
-            run.torch_outcome(less, run.torch_ready(less, "cpu", "float64", False), "cpu", "float64")  # draws the cotangents
-            found = _ran(_made(less, chosen, dtype))
-        except Exception:  # noqa: BLE001  a program may be written for one number of examples
-            continue
-        if found.failing and not any(tolerance.is_inexact(a) and not np.isfinite(a).all() for a in found.arrays.values()):
-            return found
-    return made

@@ -42,7 +42,7 @@ def parted(torch: Side, jax: Side, known: list[tuple[int, int]], bad: str = "out
     made = align.aligned(torch.trace, jax.trace, known)
     made.jax.pop(torch.trace.outputs[bad], None)
     made.torch.pop(jax.trace.outputs[bad], None)
-    operation = lambda side, entry: entry and side.trace.nodes[entry.node].operation  # noqa: E731
+    operation = lambda side, entry: entry and side.trace.nodes[entry.node].operation
     return [(operation(torch, a), operation(jax, b)) for a, b in align.partings(made, [bad])]
 
 
@@ -123,7 +123,7 @@ def test_integers_that_agree_by_accident_prove_nothing() -> None:
 
 
 def test_nothing_parts_where_all_agrees() -> None:
-    same = lambda s, h: s("tanh", np.tanh, h)  # noqa: E731
+    same = lambda s, h: s("tanh", np.tanh, h)
     torch, jax = Side("torch"), Side("jax")
     for side in (torch, jax):
         side.trace.outputs["output"] = same(side, side.given(X))

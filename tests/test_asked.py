@@ -54,7 +54,10 @@ def test_a_tolerance_in_text_becomes_one() -> None:
     [
         ([marker(dtype="float16")], "the dlparity marker has no argument 'dtype'. Write dtypes=."),
         ([marker(device="cpu")], "the dlparity marker has no argument 'device'. Write devices=."),
-        ([marker(colour=1)], "the dlparity marker has no argument 'colour'. It has devices, dtypes, modes, seed, tolerance, strict, speed, localize, spec."),
+        (
+            [marker(colour=1)],
+            "the dlparity marker has no argument 'colour'. It has devices, dtypes, modes, seed, tolerance, strict, speed, localize, spec.",
+        ),
         ([marker(SINE, SINE)], "the dlparity marker has 2 positional arguments. It takes one: a spec, or a function that makes one."),
         ([marker(SINE, spec=SINE)], "the dlparity marker has two specs, one positional and one as spec=. Give one."),
         ([marker("sine")], "the dlparity marker got 'sine'. Give a spec, or a function that makes one: @pytest.mark.dlparity(spec=gelu)."),

@@ -353,7 +353,8 @@ def test_random_numbers_of_two_frameworks_do_not_pass_and_the_remark_says_why() 
     report = check(dlp.layer(lambda x: x + torch.randn(4, 8), lambda x: x + noise, inputs=[X]))
     assert not report.ok
     assert report.remarks == (
-        "  note: the torch side drew random numbers (dropout in train mode?): give train=False, shared_randomness=True, or draw them with dlp and pass them in",
+        "  note: the torch side drew random numbers (dropout in train mode?): give train=False, shared_randomness=True, or draw them with dlp "
+        "and pass them in",
     )
 
 

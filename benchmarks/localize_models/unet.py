@@ -15,7 +15,7 @@ import pytest_dlparity as dlp
 from localize_models import Bug
 
 WIDTH, TIME = 8, 12
-INSIDE = {"down.0": WIDTH, "down.1": WIDTH, "mid": WIDTH, "up.0": 2 * WIDTH, "up.1": 2 * WIDTH}  # channels that each residual block reads
+INSIDE = {"down.0": WIDTH, "down.1": WIDTH, "up.0": 2 * WIDTH, "up.1": 2 * WIDTH}  # channels that each residual block reads
 
 # ---------------------------------------------------------------- torch
 
@@ -36,7 +36,7 @@ class ResBlock(nn.Module):
         self.time = nn.Linear(TIME, WIDTH)
         self.norm2 = nn.GroupNorm(4, WIDTH)
         self.conv2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
-        self.skip = nn.Conv2d(INSIDE[name], WIDTH, 1)
+        self.skip = nn.Identity() if INSIDE[name] == WIDTH else nn.Conv2d(INSIDE[name], WIDTH, 1)
 
     def forward(self, x, t):
         h = self.norm1(x)  # @norm1
@@ -74,7 +74,6 @@ class UNet(nn.Module):
         self.embed = nn.Linear(TIME, TIME)
         self.down = nn.ModuleList(ResBlock(f"down.{i}") for i in range(2))
         self.pools = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, stride=2) for _ in range(2))
-        self.mid = ResBlock("mid")
         self.attention = Attention()
         self.up = nn.ModuleList(ResBlock(f"up.{i}") for i in range(2))
         self.out = nn.Conv2d(WIDTH, 3, 1)
@@ -87,7 +86,6 @@ class UNet(nn.Module):
             x = block(x, t)
             skips.append(x)
             x = pool(F.pad(x, (0, 1, 0, 1)))  # @pool
-        x = self.mid(x, t)
         x = self.attention(x)
         for index, block in enumerate(self.up):
             mode = "nearest" if index == 0 else "bilinear"
@@ -113,7 +111,7 @@ class JaxResBlock(eqx.Module):
     time: eqx.nn.Linear
     norm2: eqx.nn.GroupNorm
     conv2: eqx.nn.Conv2d
-    skip: eqx.nn.Conv2d
+    skip: eqx.nn.Conv2d | eqx.nn.Identity
 
     def __init__(self, name, key):
         keys = jax.random.split(key, 4)
@@ -123,7 +121,7 @@ class JaxResBlock(eqx.Module):
         self.time = eqx.nn.Linear(TIME, WIDTH, key=keys[1])
         self.norm2 = eqx.nn.GroupNorm(4, WIDTH, eps=1e-5)  # @make_norm2
         self.conv2 = eqx.nn.Conv2d(WIDTH, WIDTH, 3, padding=1, key=keys[2])
-        self.skip = eqx.nn.Conv2d(INSIDE[name], WIDTH, 1, key=keys[3])
+        self.skip = eqx.nn.Identity() if INSIDE[name] == WIDTH else eqx.nn.Conv2d(INSIDE[name], WIDTH, 1, key=keys[3])
 
     def __call__(self, x, t):
         h = self.norm1(x)  # @norm1
@@ -157,7 +155,6 @@ class JaxUNet(eqx.Module):
     embed: eqx.nn.Linear
     down: list[JaxResBlock]
     pools: list[eqx.nn.Conv2d]
-    mid: JaxResBlock
     attention: JaxAttention
     up: list[JaxResBlock]
     out: eqx.nn.Conv2d
@@ -168,7 +165,6 @@ class JaxUNet(eqx.Module):
         self.embed = eqx.nn.Linear(TIME, TIME, key=next(keys))
         self.down = [JaxResBlock(f"down.{i}", next(keys)) for i in range(2)]
         self.pools = [eqx.nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=((0, 1), (0, 1)), key=next(keys)) for _ in range(2)]  # @make_pool
-        self.mid = JaxResBlock("mid", next(keys))
         self.attention = JaxAttention(next(keys))
         self.up = [JaxResBlock(f"up.{i}", next(keys)) for i in range(2)]
         self.out = eqx.nn.Conv2d(WIDTH, 3, 1, key=next(keys))
@@ -181,7 +177,6 @@ class JaxUNet(eqx.Module):
             x = block(x, t)
             skips.append(x)
             x = pool(x)  # @pool
-        x = self.mid(x, t)
         x = self.attention(x)
         for index, block in enumerate(self.up):
             mode = "nearest" if index == 0 else "bilinear"

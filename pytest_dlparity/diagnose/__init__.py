@@ -86,7 +86,8 @@ def _tried(found: Search, side: Side, hypotheses: Iterable[search.Hypothesis]) -
     for one in hypotheses:
         if found.late:
             return
-        if one.rank <= found.simplest:  # nothing less simple would be said
+        changes_values = not found.forward and one.family not in search.OF_GRADIENTS
+        if one.rank <= found.simplest and not (found.found and changes_values):  # nothing less simple would be said
             found.attempt(side, one)
 
 

@@ -251,6 +251,14 @@ def _pad(call: Call) -> Iterator[Variant]:
                 lambda a, other=other: a.again(pad=other),
                 "padding", change=f"pad={other} in torch", write=line,
             )  # fmt: skip
+    for place, (before, after) in enumerate(pairs):
+        for moved in (m for m in range(-before, after + 1) if m) if before >= 0 <= after and before + after <= MOVED else ():
+            other = [n for i, pair in enumerate(pairs) for n in ((before + moved, after - moved) if i == place else pair)]
+            if other != mirrored:
+                yield differs(
+                    f"pad {other}", f"pads {other}", f"pads {pads}", lambda a, other=other: a.again(pad=other), "padding",
+                    change=f"pad={other} in torch", write=line, rank=1,
+                )  # fmt: skip
     if any(before != after for before, after in pairs):
         even = [n for before, after in pairs for n in ((before + after) // 2, before + after - (before + after) // 2)]
         if even not in (pads, mirrored):

@@ -303,11 +303,14 @@ _arguments = inspect.signature(F.multi_head_attention_forward)
 
 
 def _multi_head_attention(seen: list[list[Tensor]], *args: Any, **kwargs: Any) -> Any:
-    """torch's multi_head_attention_forward by way of scaled_dot_product_attention, whose probabilities it returns where they are asked for."""
+    """torch's multi_head_attention_forward by way of scaled_dot_product_attention, whose probabilities it returns where they are asked for.
+
+    In a narrower dtype than double, and where torch has something to say against the arguments, it is torch's own.
+    """
     given = _arguments.bind(*args, **kwargs)
     given.apply_defaults()
     asked = given.arguments
-    if not asked["need_weights"] or (asked["is_causal"] and asked["attn_mask"] is None):
+    if not asked["need_weights"] or (asked["is_causal"] and asked["attn_mask"] is None) or asked["query"].dtype is not torch.float64:
         return _heads(*args, **kwargs)
     asked.update(need_weights=False, is_causal=False)
     seen.append([])

@@ -48,13 +48,14 @@ class Known:
         self.apart: dict[int, tuple[Any, _Seen]] = {}  # tensors that are nodes of their own though their view is another node's (detach)
 
     def find(self, tensor: Tensor) -> Found | None:
-        storage, view = self._storage(tensor), _view(tensor)
+        storage = self._storage(tensor)
         seen = self._apart(tensor) if self.apart else None
-        if seen is None and storage is not None:
-            seen = storage.views.get(view)
-        if seen is None:
+        if storage is None:
+            return None if seen is None else Found(seen.index)
+        view = _view(tensor)
+        if seen is None and (seen := storage.views.get(view)) is None:
             return None
-        if storage is None or seen.age == len(storage.writes):
+        if seen.age == len(storage.writes):
             return Found(seen.index)
         writers = tuple(index for written, index in storage.writes[seen.age :] if overlap(written, view))
         if not writers:
@@ -65,11 +66,11 @@ class Known:
 
     def add(self, tensor: Tensor, index: int) -> None:
         """The tensor is this node from now on; another tensor with the same view stays the node that it was."""
-        storage, view = self._storage(tensor, make=True), _view(tensor)
+        storage = self._storage(tensor, make=True)
         if storage is None:
             self._keep_apart(tensor, _Seen(index, 0))
             return
-        seen = _Seen(index, len(storage.writes))
+        seen, view = _Seen(index, len(storage.writes)), _view(tensor)
         held = storage.views.get(view)
         if held is not None and held.age == seen.age and held.index != index:
             self._keep_apart(tensor, seen)
@@ -87,10 +88,8 @@ class Known:
 
     def filled(self, tensor: Tensor) -> bool:
         """Whether every element was written to since the storage was first seen."""
-        storage, view = self._storage(tensor), _view(tensor)
-        if storage is None:
-            return True
-        return covered([written for written, _ in storage.writes], view)
+        storage = self._storage(tensor)
+        return storage is None or covered([written for written, _ in storage.writes], _view(tensor))
 
     def shares(self, tensor: Tensor, other: Tensor) -> bool:
         """Whether both are one view of one storage."""

@@ -87,9 +87,10 @@ def trace(
     """One run of the torch side, operation by operation, forward and (where there is something to differentiate) backward.
 
     Run it in the settings of a float64 run. Casts to narrower floats are not done: what the casts would hide shows. A program that cannot
-    run in that way (it asks a tensor for its dtype, or looks at its bits) is run a second time as it is.
+    run in that way (it asks a tensor for its dtype, looks at its bits, or differentiates by itself where nothing is saved for gradients) is run
+    a second time as it is; so is one that fails by itself.
 
-    plain: a run of a narrower dtype, as it is: nothing is widened.
+    plain: a run as it is: nothing is widened. Of an operation in a narrower dtype than double the result is torch's own, its parts are in double.
     keep: nodes whose `value` is wanted; numbers are the same in every run of the same program. Parameters of more than SMALL elements have no
     fingerprint. outputs: the leaves of the reference (`output`, `loss`, `grad.x`) and `state.<buffer>` where the run wrote to the buffer.
 
@@ -251,9 +252,7 @@ def _tensors(*values: Any) -> list[Tensor]:
 def _referred(indices: dict[int, int], args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Arguments with Refs for tensors."""
     refer = lambda tensor: Ref(indices[id(tensor)])
-    return tuple(_replaced(value, refer) for value in args), {
-        name: _replaced(value, refer) for name, value in kwargs.items()
-    } if kwargs else {}
+    return tuple(_replaced(value, refer) for value in args), {name: _replaced(value, refer) for name, value in kwargs.items()}
 
 
 def _factor(name: str, args: Any) -> float | None:
@@ -271,10 +270,6 @@ def _replaced(value: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, (tuple, list)) and any(isinstance(part, Tensor) for part in value):
         return type(value)(change(part) if isinstance(part, Tensor) else part for part in value)
     return value
-
-
-def _tensors_and_others(result: Any) -> list[Any]:
-    return list(result) if isinstance(result, (tuple, list)) else [result]
 
 
 def _is_faithful(source: torch.dtype, target: torch.dtype) -> bool:
@@ -548,7 +543,7 @@ class _Recorder(TorchDispatchMode):
         targets = _targets(operation, args, kwargs) if operation.written else {}
         made = self._before(operation, args, kwargs, tensors, targets)
         result = operation.func(*args, **kwargs)
-        parts = [result] if isinstance(result, Tensor) else _tensors_and_others(result)
+        parts = list(result) if isinstance(result, (tuple, list)) else [result]
         outputs = inside.found.outputs if inside else ()
         for number, part in enumerate(parts):
             if isinstance(part, Tensor) and not any(part is tensor for tensor in tensors):
@@ -725,8 +720,9 @@ class _Calls(TorchFunctionMode):
             self.places.call, self.places.number = outer
 
     def _result(self, func: Any, args: Any, kwargs: Any) -> Any:
-        narrow = self.recorder.plain and any(tensor.dtype in _WIDE for tensor in _tensors(*args, *kwargs.values()))
-        if func is not torch.nn.functional.scaled_dot_product_attention or narrow:
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        if self.recorder.plain and any(tensor.dtype in _WIDE for tensor in _tensors(*args, *kwargs.values())):
             return func(*args, **kwargs)
         seen = self.recorder.probabilities[-1] if self.recorder.probabilities else None
         return torch_inside.attention(*args, **kwargs, seen=seen)

@@ -155,7 +155,8 @@ def entry(torch: Leaf, jax: Leaf, start: str = "") -> str:
     if heads := heads_apart(torch, jax):
         sizes = ", ".join(f'"{axis}": {n}' for axis, n in heads[1].items())
         return f'"{torch.name}": ("{jax.name}", "{heads[0]}", {{{sizes}}})'
-    pattern = next(iter(layout.patterns or (shaped(torch.shape, jax.shape).patterns if "makes" in layout.why else ())), None)
+    shown = "makes" in layout.why or (torch.shape == jax.shape and layout.why in (BIASES, GATES, FUSED))
+    pattern = next(iter(layout.patterns or (shaped(torch.shape, jax.shape).patterns if shown else ())), None)
     if pattern == "" and not layout.patterns:  # the rule speaks against it, so it has to be said
         axes = " ".join(chr(ord("a") + axis) for axis in range(len(torch.shape)))
         pattern = f"{axes} -> {axes}"

@@ -266,7 +266,7 @@ def _opened(array: np.ndarray, axes: Sequence[Axis], lengths: Mapping[str, int])
     atoms = [atom for axis in axes for atom in axis.atoms]
     array = array.reshape([atom.part[1] if atom.part else lengths[atom.name] for atom in atoms])  # axes are only split, so it stays a view
     chosen = [atom.part[0] if atom.part else 0 if atom.name == "1" else slice(None, None, -1 if atom.flipped else 1) for atom in atoms]
-    return array[tuple(chosen)], [atom.name for atom in atoms if atom.name not in ("", "1")]
+    return array[(*chosen, ...)], [atom.name for atom in atoms if atom.name not in ("", "1")]
 
 
 # ---------------------------------------------------------------- all carries, applied
@@ -343,13 +343,19 @@ def summed(carries: Sequence[Carry], torch: Mapping[str, Shape], jax: Mapping[st
     >>> sum_ = [Carry("b_ih", "bias"), Carry("b_hh", "bias", "+")]
     >>> summed(sum_, {"b_ih": (1,), "b_hh": (1,)}, {"bias": (1,)}, {"w": np.ones(1), "b_ih": np.array([1.0]), "b_hh": np.array([2.0])})
     {'w': array([1.]), 'b_ih': array([3.])}
+    >>> gates = [Carry("b_ih", "r", "(0/2 o) -> o"), Carry("b_ih", "n", "(1/2 o) -> o"), Carry("b_hh", "r", "+ (0/2 o) -> o")]
+    >>> summed(gates, {"b_ih": (2,), "b_hh": (2,)}, {"r": (1,), "n": (1,)}, {"b_ih": np.array([1.0, 2.0]), "b_hh": np.array([3.0, 0.0])})
+    {'b_ih': array([4., 2.])}
     """
     paths = {carry.jax for carry in carries if carry.is_added}
     if not paths:
         return dict(arrays)
-    mine = [carry for carry in carries if carry.jax in paths]
-    given = {carry.torch: arrays.get(carry.torch, np.zeros(torch[carry.torch])) for carry in mine}
-    known = torch_values([c for c in carries if c.torch in given], jax_arrays(mine, given, jax), torch)
+    names = {carry.torch for carry in carries if carry.jax in paths}
+    mine = [carry for carry in carries if carry.torch in names]
+    there = {carry.jax for carry in mine}
+    into = [carry for carry in carries if carry.jax in there]
+    given = {carry.torch: arrays.get(carry.torch, np.zeros(torch[carry.torch])) for carry in into}
+    known = torch_values(mine, jax_arrays(into, given, jax), torch)
     whole = {name for name, onto in by(carries, "torch").items() if all(carry.is_added for carry in onto)}
     return {name: known.get(name, array) for name, array in arrays.items() if name not in whole}
 
@@ -391,6 +397,15 @@ def uncovered(carries: Sequence[Carry], torch: Mapping[str, Shape], jax: Mapping
                     _, filled = _places(carry, np.empty(torch[carry.torch], np.int8), times)
                     filled += 1
             wrong += _filling(path, into, times)
+    for name, left in untaken(carries, torch, jax).items():
+        size, shape = prod(torch[name]), list(torch[name])
+        wrong.append(f'param_map takes {size - left} of the {size} numbers of torch "{name}" {shape}. Say where the others go.')
+    return wrong
+
+
+def untaken(carries: Iterable[Carry], torch: Mapping[str, Shape], jax: Mapping[str, Shape]) -> dict[str, int]:
+    """How many numbers of a torch array go nowhere, for those of which only some do."""
+    found = {}
     for name, onto in by(carries, "torch").items():
         if not any(carry.is_whole for carry in onto):
             used = np.zeros(torch[name], np.int8)
@@ -398,10 +413,8 @@ def uncovered(carries: Sequence[Carry], torch: Mapping[str, Shape], jax: Mapping
                 taken, _ = _places(carry, used, np.empty(jax[carry.jax], np.int8))
                 taken |= 1
             if not used.all():
-                wrong.append(
-                    f'param_map takes {used.sum()} of the {used.size} numbers of torch "{name}" {list(used.shape)}. Say where the others go.'
-                )
-    return wrong
+                found[name] = int(used.size - used.sum())
+    return found
 
 
 def _filling(path: str, into: Sequence[Carry], times: np.ndarray) -> list[str]:
