@@ -507,7 +507,7 @@ VIT_NNX = {
 class LinenViTBlock(linen.Module):
     @linen.compact
     def __call__(self, x):
-        x = x + linen.SelfAttention(HEADS)(linen.LayerNorm(epsilon=1e-5)(x))
+        x = x + linen.MultiHeadDotProductAttention(HEADS)(linen.LayerNorm(epsilon=1e-5)(x))
         h = jax.nn.gelu(linen.Dense(2 * WIDTH)(linen.LayerNorm(epsilon=1e-5)(x)), approximate=False)
         return x + linen.Dense(WIDTH)(h)
 
@@ -526,7 +526,7 @@ class LinenViT(linen.Module):
 
 VIT_LINEN = {
     "patch.weight": ("embedding.kernel", CONV), "patch.bias": "embedding.bias", "cls": "cls", "pos": "pos_embedding",
-    **norm("norm", "LayerNorm_0"), **linear("head", "classifier"), **in_proj("layers.*.self_attn", "LinenViTBlock_*.SelfAttention_0"),
+    **norm("norm", "LayerNorm_0"), **linear("head", "classifier"), **in_proj("layers.*.self_attn", "LinenViTBlock_*.MultiHeadDotProductAttention_0"),
     **norm("layers.*.norm1", "LinenViTBlock_*.LayerNorm_0"), **norm("layers.*.norm2", "LinenViTBlock_*.LayerNorm_1"),
     **linear("layers.*.linear1", "LinenViTBlock_*.Dense_0"), **linear("layers.*.linear2", "LinenViTBlock_*.Dense_1"),
 }  # fmt: skip
@@ -538,7 +538,7 @@ class EqxViTBlock(eqx.Module):
     mlp: eqx.nn.MLP
 
     def __init__(self, key) -> None:
-        biases = dict(use_query_bias=True, use_key_bias=True, use_value_bias=True, use_output_bias=True)
+        biases = dict.fromkeys((f"use_{name}_bias" for name in ("query", "key", "value", "output")), True)
         self.attention = eqx.nn.MultiheadAttention(HEADS, WIDTH, **biases, key=key)
         self.norms = [eqx.nn.LayerNorm(WIDTH), eqx.nn.LayerNorm(WIDTH)]
         self.mlp = eqx.nn.MLP(WIDTH, WIDTH, 2 * WIDTH, 1, activation=partial(jax.nn.gelu, approximate=False), key=key)

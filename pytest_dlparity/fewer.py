@@ -14,28 +14,28 @@ SECOND = (1, 2, 3)  # of the second axis: a sequence, where there is one
 
 
 def fewer(prep: Prepared) -> Iterator[Prepared]:
-    """The spec with its inputs cut along axes that all of them have in the same length; none where nothing can be cut.
+    """The spec with its inputs cut along axes that have one length in all of them; none where nothing can be cut.
 
     A program may be written for one length, so each has to be tried.
     """
     shapes = [array.shape for array in prep.inputs.values()]
-    if prep.job.kind == "optimizer" or len(prep.batches) > 1 or not shapes:
+    if prep.job.kind == "optimizer" or len(prep.batches) > 1:
         return
-    first = _common([shape[:1] for shape in shapes])
-    second = _common([shape[1:2] for shape in shapes])
-    cuts = [(b, t) for t in (*(n for n in SECOND if n < second), second) for b in (*(n for n in FIRST if n < first), first)]
-    for b, t in cuts:
+    first, second = _common(shapes, 0), _common(shapes, 1)
+    cuts = [(b, t) for b in (*(n for n in FIRST if n < first), first) for t in (*(n for n in SECOND if n < second), second)]
+    for b, t in sorted(cuts, key=lambda cut: cut[0] * max(1, cut[1])):
         if (b, t) != (first, second):
             yield _cut(prep, b, t)
 
 
-def _common(lengths: list[tuple[int, ...]]) -> int:
-    """The length that all have, 0 where one has none or they differ.
+def _common(shapes: list[tuple[int, ...]], axis: int) -> int:
+    """The length of an axis where all that have the axis have the same, else 0.
 
-    >>> _common([(3,), (3,)]), _common([(3,), ()]), _common([(3,), (2,)])
-    (3, 0, 0)
+    >>> _common([(3,), (3, 7)], 0), _common([(3,), (3, 7), ()], 1), _common([(3,), (2,)], 0), _common([()], 0)
+    (3, 7, 0, 0)
     """
-    return lengths[0][0] if len(set(lengths)) == 1 and lengths[0] else 0
+    lengths = {shape[axis] for shape in shapes if len(shape) > axis}
+    return lengths.pop() if len(lengths) == 1 else 0
 
 
 def _cut(prep: Prepared, first: int, second: int) -> Prepared:

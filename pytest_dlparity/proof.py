@@ -68,7 +68,9 @@ def _frameworks() -> tuple[Any, Any, Any, Any]:
     return torch_side, torch_trace, jax_side, jax_unify
 
 
-def carries(sides: Sides, given: Mapping[Any, Any] | None, doubt: Doubt, seconds: float = SECONDS, hold: bool = True) -> tuple[Carry, ...]:
+def carries(
+    sides: Sides, given: Mapping[Any, Any] | None, doubt: Doubt, seconds: float | None = None, hold: bool = True
+) -> tuple[Carry, ...]:
     """One Carry for each jax array that takes torch's numbers, where names alone have left `doubt`.
 
     hold: what names have decided stays; else they are asked only where values tell nothing.
@@ -80,7 +82,7 @@ def carries(sides: Sides, given: Mapping[Any, Any] | None, doubt: Doubt, seconds
     held = [*doubt.given, *(carried(tie) for tie in doubt.ties if tie.how in kept)]
     search = Search(sides, held, {j.name: t.name for t, j in doubt.pairs} if hold else {}, hold)
     try:
-        found = search.proved(time.monotonic() + seconds)
+        found = search.proved(time.monotonic() + (SECONDS if seconds is None else seconds))
     except Exception as error:  # the user's code may raise anything, and in float64 what it does not raise otherwise
         said = (str(error).strip().splitlines() or [""])[0]
         raise _said(doubt, [f"Values could not be asked in float64: {type(error).__name__}: {said}"]) from error
@@ -204,6 +206,7 @@ class Search:
     first: str = ""  # the jax array with which the two sides part
     stopped: str = ""
     asked: list[Leaf] = field(default_factory=list)  # every jax array that was in doubt
+    left: dict[str, set[int]] = field(default_factory=dict)  # of jax arrays that are known in part, the options that names leave
 
     def proved(self, deadline: float) -> list[Carry]:
         """What stays as it is, what values prove, and what is like something proved."""
@@ -212,9 +215,12 @@ class Search:
         found = list(self.held)
         asking = _Asking(numbers, {node.shape for node in trace.nodes if node.data})
         questions = self._questions(asking)
-        known = _index(self.sides, numbers, trace)
-        found += self._asked(numbers, found, questions, known, deadline)
-        found += self._asked(numbers, found, self._tied(asking, questions, found), known, deadline)
+        known = _Known(
+            _index(self.sides, numbers, trace), {name: trace.nodes[index].print for name, index in trace.outputs.items()}, deadline
+        )
+        found += self._asked(numbers, found, questions, known)
+        found += self._asked(numbers, found, self._tied(asking, questions, found), known)
+        found += self._laid_out(found, questions)
         return [*found, *_like(found, self.sides, self.asked)]
 
     def story(self, found: Sequence[Carry]) -> list[str]:
@@ -259,9 +265,7 @@ class Search:
 
     # ------------------------------------------------------------ one walk
 
-    def _asked(
-        self, numbers: Arrays, held: Sequence[Carry], questions: Mapping[str, Question], known: Index, deadline: float
-    ) -> list[Carry]:
+    def _asked(self, numbers: Arrays, held: Sequence[Carry], questions: Mapping[str, Question], known: _Known) -> list[Carry]:
         """What one walk over the jax side proves."""
         if not questions:
             return []
@@ -270,12 +274,30 @@ class Search:
             path: jax_unify.Unknown(path, one.leaf.shape, one.options, functools.partial(one.array, numbers), one.wider)
             for path, one in questions.items()
         }
-        found = _walked(self.sides, numbers, held, unknown, known, deadline, _Likely(self.sides, questions)).found
+        found = _walked(self.sides, numbers, held, unknown, known, _Likely(self.sides, questions)).found
         self.first, self.stopped = self.first or found.first, self.stopped or found.stopped
         told = [carry for members, ways in found.ways for carry in self._told(members, ways, questions)]
         against = [carry for carry in told if carry.how == AGAINST]
         self.against += against
         return [carry for carry in told if carry not in against or not self.hold]
+
+    def _laid_out(self, found: Sequence[Carry], questions: Mapping[str, Question]) -> list[Carry]:
+        """What only a layout is missing of is laid out as everything of its shape that is proved."""
+        made: list[Carry] = []
+        for path, options in self.left.items():
+            question, done = questions.get(path), {carry.jax for carry in found}
+            if question is None or len(options) == 1 or path in done:
+                continue
+            shapes = {leaf.name: leaf.shape for leaf in self.sides.torch_leaves}, {leaf.path: leaf.shape for leaf in self.sides.jax_leaves}
+            used = {carry.torch for carry in found}
+            sure = [c for c in found if c.how.startswith("value") and shapes[1][c.jax] == question.leaf.shape]
+            for option in options:
+                mine = question.carries(option)
+                alike = [c for c in sure if len(mine) == 1 and shapes[0][c.torch] == shapes[0][mine[0].torch]]
+                same_torch = {carry.torch for other in options for carry in question.carries(other)} == {carry.torch for carry in mine}
+                if alike and same_torch and not used & {mine[0].torch} and {c.pattern for c in alike} == {mine[0].pattern}:
+                    made.append(mine[0]._replace(how=f"value, laid out as {alike[0].jax}"))
+        return made
 
     def _told(self, members: Sequence[str], ways: list[tuple[int, ...]], questions: Mapping[str, Question]) -> Iterator[Carry]:
         """The carries of parameters that are proved together; where values leave several ways, names may leave one."""
@@ -283,7 +305,8 @@ class Search:
         least = min((_width(members, way, questions) for way in named), default=0)  # what would be added later never was
         best = [way for way in named if _width(members, way, questions) == least] or ways
         for place, member in enumerate(members):
-            if len({way[place] for way in best}) == 1:
+            self.left[member] = {way[place] for way in best}
+            if len(self.left[member]) == 1:
                 how = "value" if len({way[place] for way in (named or ways)}) == len({way[place] for way in ways}) else "value and name"
                 how = AGAINST if _agrees(questions[member], best[0][place]) is False else how
                 yield from (carry._replace(how=how) for carry in questions[member].carries(best[0][place]))
@@ -318,30 +341,34 @@ def _no_cotangent(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.zeros(shape)
 
 
+class _Known(NamedTuple):
+    """What torch computed, and until when it may be compared with."""
+
+    values: Index
+    outputs: Mapping[str, Fingerprint | None]
+    deadline: float
+
+
 def _walked(
-    sides: Sides,
-    numbers: Arrays,
-    held: Sequence[Carry],
-    unknown: Mapping[str, Any],
-    known: Index,
-    deadline: float,
-    guess: Any = lambda path, settled: None,
+    sides: Sides, numbers: Arrays, held: Sequence[Carry], unknown: Mapping[str, Any], known: _Known, guess: Any = lambda path, settled: None
 ) -> _Walked:
     """The jax side run with torch's numbers where they are known."""
     _, _, jax_side, jax_unify = _frameworks()
     arrays = param_map.jax_arrays(held, numbers, {leaf.path: leaf.shape for leaf in sides.jax_leaves})
     with jax_side.settings("float64", sides.precision):
         asked = {path: np.zeros(one.shape) for path, one in unknown.items()}
-        own = [
-            jax_side.arrays({p: arrays.get(p, asked.get(p, a)) for p, a in part.items()}, "float64")
-            for part in (sides.jax.params, sides.jax.state)
-        ]
+        parts = (sides.jax.params, sides.jax.state)
+        own = [jax_side.arrays({p: arrays.get(p, asked.get(p, a)) for p, a in part.items()}, "float64") for part in parts]
         args = (*own, jax_side.arrays(sides.inputs, "float64"), {})
         traced, _ = jax_side.evaluation(sides.jax, sides.job._replace(wrt=()), [], True, True).traced(*args)
-        paths = jax_side.paths(args)
-        flat = [unknown.get(name, value) if part < 2 else value for (part, name), value in zip(paths, jax_side.flat(args), strict=True)]
-        found = jax_unify.walk(traced, flat, [part == 2 for part, _ in paths], known, deadline, guess)
-    return _Walked(found, [name for _, name in jax_side.paths(traced.out_info)])
+        flat = [
+            unknown.get(path, value) if part < 2 else value
+            for (part, path), value in zip(jax_side.paths(args), jax_side.flat(args), strict=True)
+        ]
+        inputs = [part == 2 for part, _ in jax_side.paths(args)]
+        results = [name for _, name in jax_side.paths(traced.out_info)]
+        wanted = [known.outputs.get(name) for name in results]
+        return _Walked(jax_unify.walk(traced, flat, inputs, known.values, known.deadline, guess, wanted), results)
 
 
 class _Walked(NamedTuple):
@@ -407,7 +434,7 @@ def agreement(sides: Sides, carries: Sequence[Carry]) -> Agreement:
         job = sides.job._replace(wrt=(), trained=())
         ready = torch_side.ready(sides.torch, job, params, buffers, sides.inputs, "cpu", "float64", False)
         wanted = {name: torch_side.to_numpy(tensor) for name, tensor in torch_side.evaluate(ready, job, _no_cotangent).leaves.items()}
-    made = _walked(sides, numbers, carries, {}, Index([]), time.monotonic())
+    made = _walked(sides, numbers, carries, {}, _Known(Index([]), {}, time.monotonic()))
     found = dict(zip(made.names, made.found.outputs, strict=True))
     gaps = {name: _gap(array, found.get(name)) for name, array in wanted.items() if not name.startswith(("state.", "grad."))}
     worst = max(gaps, key=lambda name: gaps[name], default="")

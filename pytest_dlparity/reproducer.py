@@ -40,7 +40,7 @@ from pytest_dlparity.steps import Steps
 from pytest_dlparity.whole import APART, IN_FLOAT64, Whole
 
 SCRIPT, ARRAYS, REASON, REPORT, VERSIONS = "reproduce.py", "arrays.npz", "README.txt", "report.txt", "versions.json"
-SHORTER = 10.0  # seconds in which shorter runs are tried
+SHORTER = 8.0  # seconds in which shorter runs are tried
 WAIT = 120  # seconds that a script may take to fail
 LONGEST = 80  # characters of a folder's name before its number
 

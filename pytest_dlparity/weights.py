@@ -266,6 +266,10 @@ _made = mapping  # `carry` has an argument of that name
 
 
 def _sided(torch: Any, jax: Any) -> None:
+    if isinstance(torch, MappingOf):
+        raise SpecError(
+            "the torch model is a dict of arrays. Give an nn.Module, or mapping= for a checkpoint: dlp.mapping(module, model, inputs) makes one."
+        )
     if not run.frameworks()[0].is_module(torch):
         raise SpecError(f"the torch model is {title(torch)}. Give an nn.Module.")
     if _models()[0].library(jax) is None:

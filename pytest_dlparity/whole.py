@@ -74,6 +74,8 @@ def whole(prep: Prepared, verdicts: Sequence[Verdict]) -> Whole:
         raise NoExcerpt("the two sides share random draws")
     until = time.perf_counter() + SECONDS
     for less in fewer(prep):
+        if time.perf_counter() > until:
+            break
         try:
             reference(less)  # which draws the cotangents
             made = _ran(_made(less, chosen, dtype))
@@ -81,8 +83,6 @@ def whole(prep: Prepared, verdicts: Sequence[Verdict]) -> Whole:
             continue
         if made.failing:
             return made
-        if time.perf_counter() > until:
-            break
     made = _ran(_made(prep, chosen, dtype))
     if not made.failing:
         raise NoExcerpt(f"on the CPU in {dtype} the two programs alone do not show the difference")

@@ -84,7 +84,11 @@ def test_every_candidate_comes_back(data):
     """Of any jax array and any candidates for it: the inverse gives back what was taken, and the adjoint is the adjoint."""
     h, d, i = (data.draw(strategies.integers(1, 3)) for _ in range(3))
     torch = names.torch_leaves(
-        [TorchLeaf("in_proj_weight", (3 * h * d, i), "MultiheadAttention"), TorchLeaf("q.weight", (h * d, i)), TorchLeaf("k.weight", (h * d, i))]
+        [
+            TorchLeaf("in_proj_weight", (3 * h * d, i), "MultiheadAttention"),
+            TorchLeaf("q.weight", (h * d, i)),
+            TorchLeaf("k.weight", (h * d, i)),
+        ]
         + [TorchLeaf(f"weight_{kind}_l0", (3 * h * d, n), "GRU") for kind, n in (("ih", i), ("hh", h * d))]
         + [TorchLeaf(f"bias_{kind}_l0", (3 * h * d,), "GRU") for kind in ("ih", "hh")]
     )
@@ -255,7 +259,10 @@ def test_gates_that_are_kept_as_they_are_have_to_be_said():
 
 
 def test_a_line_of_the_table():
-    found = [Carry("in_proj_weight", "key.kernel", "(1/3 h d) i -> i h d", (("h", 2), ("d", 4)), "value"), Carry("b_hh", "b", "+", (), "given")]
+    found = [
+        Carry("in_proj_weight", "key.kernel", "(1/3 h d) i -> i h d", (("h", 2), ("d", 4)), "value"),
+        Carry("b_hh", "b", "+", (), "given"),
+    ]
     assert param_map.table(found).splitlines() == [
         "torch           jax         layout                          decided by",
         "in_proj_weight  key.kernel  (1/3 h d) i -> i h d, h=2, d=4  value",

@@ -3,8 +3,10 @@
 A pair is one file here: the torch side, the jax side, and its bugs. Corresponding lines of the two sides carry the same mark, `# @scores`. A bug
 changes one marked line in a copy of the file, so the truth is known: that line, the lines with the same mark on the other side, the module path.
 
-A wrong line is not always where numbers first part. A line that moves numbers about (a reshape, a swap of q and k), or does nothing any more (a norm
-left out), leaves no number of its own; then the line that reads it is as right. Such lines are named by the bug, one by one.
+A wrong line is not always where numbers first part. A line that moves numbers about (a reshape, a swap of q and k) changes none of them, and one
+that does nothing any more (a norm left out) leaves none: then the line that reads it is as right, and where one operation is left out of a chain
+(a mask, a bias), the line that made what stands there now. Where one side has a function of its own for what the other calls from a library, its
+lines and that of the call are the same place. Such lines are named by the bug, one by one.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 
 NAMES = ("mlp", "cnn", "lstm", "gpt", "bert", "vit", "resnet", "resnet_train", "unet", "llama", "stax_net")
 MARK = re.compile(r"#.*?@(\w+(?: @\w+)*)")
+SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr)
 SECTION = re.compile(r"^# -{16,} (\w+)")
 
 
@@ -82,20 +85,25 @@ def original(pair: str) -> ModuleType:
 
 def planted(pair: str, bug: Bug | None, seed: int, folder: Path, **sizes: int) -> Planted:
     """A copy of the pair's file in `folder` with the bug in it, and its spec. `sizes` are arguments of the file's `spec`."""
-    text, place = Path(str(original(pair).__file__)).read_text(), ""
-    marks = _marks(text)
-    if bug:
-        text, place = _changed(text, marks, bug, _place(pair, bug, seed))
+    text, right = written(pair, bug, seed)
     label = f"{bug.where} {bug.kind} {bug.new}" if bug else "right"
     file = folder / f"{pair}_{zlib.crc32(label.encode()):08x}_{seed}.py"
     file.write_text(text)
     module = _loaded(file)
     torch.manual_seed(seed)
-    found = (lines(text, marks, side, _right(bug, side, place)) if bug else frozenset() for side in ("torch", "jax"))
-    layers = tuple(bug.layer.format(place=place).split("|")) if bug else ()
-    return Planted(
-        pair, bug, seed, module.spec(_moved(module.torch_side(**sizes)), module.jax_side(**sizes), **sizes), file, layers, *found
-    )
+    spec = module.spec(_moved(module.torch_side(**sizes)), module.jax_side(**sizes), **sizes)
+    layers = tuple(bug.layer.format(place=_place(pair, bug, seed)[1]).split("|")) if bug else ()
+    return Planted(pair, bug, seed, spec, file, layers, right["torch"], right["jax"])
+
+
+def written(pair: str, bug: Bug | None, seed: int) -> tuple[str, dict[str, frozenset[int]]]:
+    """The pair's file with the bug in it, and the numbers of the right lines on either side."""
+    text = Path(str(original(pair).__file__)).read_text()
+    if bug is None:
+        return text, {"torch": frozenset(), "jax": frozenset()}
+    marks, (k, place) = _marks(text), _place(pair, bug, seed)
+    text = _changed(text, marks, bug, k, place)
+    return text, {side: lines(text, marks, side, _right(bug, side, place)) for side in ("torch", "jax")}
 
 
 def _right(bug: Bug, side: str, place: str) -> list[str]:
@@ -113,14 +121,14 @@ def _place(pair: str, bug: Bug, seed: int) -> tuple[int, str]:
     return k, places[k]
 
 
-def _changed(text: str, marks: dict[tuple[str, str], set[int]], bug: Bug, at: tuple[int, str]) -> tuple[str, str]:
+def _changed(text: str, marks: dict[tuple[str, str], set[int]], bug: Bug, k: int, place: str) -> str:
     (line,) = marks[tuple(bug.where.split())]  # one line, or the bug names it badly
-    (k, place), rows = at, text.splitlines()
+    rows = text.splitlines()
     code, comment = rows[line - 1].split("  # ", 1)
     if code.count(bug.old) != 1:
         raise ValueError(f"{bug.name}: {bug.old!r} stands {code.count(bug.old)} times in {code.strip()!r}, not once")
     rows[line - 1] = f"{code.replace(bug.old, _in_one_place(bug, k, place))}  # {comment}"
-    return "\n".join(rows) + "\n", place
+    return "\n".join(rows) + "\n"
 
 
 def _in_one_place(bug: Bug, k: int, place: str) -> str:
@@ -146,10 +154,9 @@ def _marks(text: str) -> dict[tuple[str, str], set[int]]:
 
 def lines(text: str, marks: dict[tuple[str, str], set[int]], side: str, names: list[str]) -> frozenset[int]:
     """Every line of the statements that carry one of these marks."""
-    simple = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
     wanted = {line for name in names for line in marks[side, name]}
-    spans = [range(node.lineno, (node.end_lineno or node.lineno) + 1) for node in simple]
-    return frozenset(wanted.union(*(span for span in spans if wanted & set(span))))
+    spans = [range(node.lineno, (node.end_lineno or 0) + 1) for node in ast.walk(ast.parse(text)) if isinstance(node, SIMPLE)]
+    return frozenset(wanted.union(*(span for span in spans if any(line in span for line in wanted))))
 
 
 def _loaded(file: Path) -> ModuleType:

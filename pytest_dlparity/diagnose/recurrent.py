@@ -78,27 +78,34 @@ def _made(a: Any, weights: Sequence[Any]) -> Any:
     return a.again(**dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), weights, strict=True)))
 
 
-def _of_each(a: Any, change: Callable[[Any], Any]) -> Any:
-    return _made(a, [None if w is None else change(w) for w in _weights(a)])
+def _of_each(a: Any, change: Callable[[Any], Any], group: int | None = None) -> Any:
+    """Every weight changed, or those of one layer and direction."""
+    per = 4 if a["weights"] is None or a["has_biases"] else 2
+    return _made(a, [w if w is None or group not in (None, i // per) else change(w) for i, w in enumerate(_weights(a))])
+
+
+def _groups(call: Call) -> Iterator[tuple[int | None, str]]:
+    """All layers and directions together, then each of several by itself, with its words."""
+    yield None, ""
+    weights = call["weights"] if isinstance(call["weights"], (list, tuple)) else ()
+    count = len(weights) // (4 if call["has_biases"] else 2)
+    for group in range(count) if count > 1 else ():
+        first = weights[group * len(weights) // count]
+        yield group, f" in {first.name}" if isinstance(first, Array) and first.name else f" in part {group + 1} of {count}"
 
 
 def _orders(call: Call, kind: str) -> Iterator[Variant]:
     own = GATES[kind]
-    for order in itertools.permutations(own):
+    for (group, words), order in itertools.product(_groups(call), itertools.permutations(own)):
         if "".join(order) != own:
             places = [order.index(gate) for gate in own]
 
-            def permuted(a: Any, places: list[int] = places) -> Any:
-                def blocks(w: Any) -> Any:
-                    parts = w.chunk(len(places))
-                    return a.torch.cat([parts[i] for i in places])
-
-                return _of_each(a, blocks)
+            def permuted(a: Any, places: list[int] = places, group: int | None = group) -> Any:
+                return _of_each(a, lambda w: a.torch.cat([w.chunk(len(places))[i] for i in places]), group)
 
             yield differs(
-                f"{call.name} gates {''.join(order)}", f"takes the rows of the weights for the gates {', '.join(order)}",
-                f"for {', '.join(own)}", permuted, "gates",
-                write=f"{', '.join(own)} = jnp.split(gates, {len(own)}, axis=-1)",
+                f"{call.name} gates {''.join(order)}{words}", f"takes the rows of the weights{words} for the gates {', '.join(order)}",
+                f"for {', '.join(own)}", permuted, "gates", write=f"{', '.join(own)} = jnp.split(gates, {len(own)}, axis=-1)",
             )  # fmt: skip
 
 
@@ -107,54 +114,39 @@ def _biases(call: Call, kind: str) -> Iterator[Variant]:
     if not has:
         return
     n = len(GATES[kind])
-
-    def changed(a: Any, which: str, function: Callable[[Any], Any]) -> Any:
-        weights = _weights(a)
-        places = {"b_ih": 2, "b_hh": 3}
-        return _made(a, [function(w) if i % 4 == places[which] else w for i, w in enumerate(weights)])
-
-    for which, other in (("b_ih", "b_hh"), ("b_hh", "b_ih")):
+    for group, words in _groups(call):
+        for which, other in (("b_ih", "b_hh"), ("b_hh", "b_ih")):
+            yield differs(
+                f"{call.name} without {which}{words}", f"leaves out {which}{words}", "adds both biases, b_ih and b_hh",
+                lambda a, which=which, group=group: _biased(a, which, lambda w: w * 0, group), "missing", change=f"{which} = 0 in torch",
+                write=f"{other} + {which} for the one bias", meaning=without(call[which]) if isinstance(call[which], Array) else "",
+            )  # fmt: skip
+            yield differs(
+                f"{call.name} {other} twice{words}", f"adds {other} twice{words}", "adds b_ih and b_hh",
+                lambda a, which=which, group=group: _twice(a, which, group), "missing", change=f"{other} for {which} in torch", write="b_ih + b_hh",
+            )  # fmt: skip
         yield differs(
-            f"{call.name} without {which}", f"leaves out {which}", "adds both biases, b_ih and b_hh",
-            lambda a, which=which: changed(a, which, lambda w: w * 0), "missing", change=f"{which} = 0 in torch",
-            write=f"{other} + {which} for the one bias", meaning=without(call[which]) if isinstance(call[which], Array) else "",
+            f"{call.name} without biases{words}", f"leaves out the biases{words}", "adds both",
+            lambda a, group=group: _made(a, [w if w is None or i % 4 < 2 or group not in (None, i // 4) else w * 0 for i, w in enumerate(_weights(a))]),
+            "missing", change="biases of 0 in torch", write="b_ih + b_hh",
         )  # fmt: skip
-        yield differs(
-            f"{call.name} {other} twice", f"adds {other} twice", "adds b_ih and b_hh",
-            lambda a, which=which: _twice(a, which), "missing", change=f"{other} for {which} in torch", write="b_ih + b_hh",
-        )  # fmt: skip
-    yield differs(
-        f"{call.name} without biases", "leaves out the biases", "adds both", lambda a: changed(changed_both(a), "b_ih", lambda w: w), "missing",
-        change="biases of 0 in torch", write="b_ih + b_hh",
-    )  # fmt: skip
-    if kind == "lstm":
-        yield differs(
-            f"{call.name} forget bias", "adds {c} to the forget gate", "adds nothing", lambda a, c: changed(a, "b_ih", lambda w: _forget(a,
-            w, n, c)), "gates",
-            change="the same in torch", write="a forget gate without an added constant", start=0.0, rank=1,
-        )  # fmt: skip
+        if kind == "lstm":
+            yield differs(
+                f"{call.name} forget bias{words}", f"adds {{c}} to the forget gate{words}", "adds nothing",
+                lambda a, c, group=group: _biased(a, "b_ih", lambda w: _forget(a, w, n, c), group), "gates", change="the same in torch",
+                write="a forget gate without an added constant", start=0.0, rank=1,
+            )  # fmt: skip
 
 
-class changed_both:
-    """A bound call with every bias at zero."""
-
-    def __init__(self, a: Any) -> None:
-        self.a = a
-
-    def __getitem__(self, name: str) -> Any:
-        if name == "weights" and self.a["weights"] is not None:
-            return [w * 0 if i % 4 > 1 else w for i, w in enumerate(self.a["weights"])]
-        value = self.a[name]
-        return value * 0 if name in ("b_ih", "b_hh") else value
-
-    def again(self, **changes: Any) -> Any:
-        return self.a.again(**changes)
+def _biased(a: Any, which: str, function: Callable[[Any], Any], group: int | None) -> Any:
+    place = {"b_ih": 2, "b_hh": 3}[which]
+    return _made(a, [function(w) if i % 4 == place and group in (None, i // 4) else w for i, w in enumerate(_weights(a))])
 
 
-def _twice(a: Any, which: str) -> Any:
+def _twice(a: Any, which: str, group: int | None) -> Any:
     weights = _weights(a)
     place, source = (2, 3) if which == "b_ih" else (3, 2)
-    return _made(a, [weights[i - place + source] if i % 4 == place else w for i, w in enumerate(weights)])
+    return _made(a, [weights[i - place + source] if i % 4 == place and group in (None, i // 4) else w for i, w in enumerate(weights)])
 
 
 def _forget(a: Any, bias: Any, n: int, c: float) -> Any:
@@ -164,8 +156,6 @@ def _forget(a: Any, bias: Any, n: int, c: float) -> Any:
 
 
 # ---------------------------------------------------------------- written out, step by step
-
-Cell = Callable[[Any, Any, Any, Any, Any, Any, Any], tuple[Any, ...]]
 
 
 def _gru_before(t: Any, x: Any, h: Any, wi: Any, wh: Any, bi: Any, bh: Any) -> Any:

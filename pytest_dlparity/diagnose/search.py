@@ -31,7 +31,9 @@ OF_GRADIENTS = frozenset({"detach", "subgradient", "gradient"})  # which change 
 LAST_NEAR = 3  # rank to which changes of what is near come before all others
 LAST = 9  # a rank behind all
 OF_SIZES = frozenset({"scale", "factor", "constant", "reduction"})  # whose constants may be made of the lengths of axes
-CLOSE = 1e-2  # a constant is found where another value so close no longer fits
+CLOSE = 1e-2  # a constant is found where another value so close fits worse
+KNOWN = 100.0  # so many times worse
+VANISHED = 1e-3  # of a difference is left at most
 EVERYWHERE = frozenset({"eps", 'padding "SAME"', "mode"})  # what a library does in all its layers, whatever they are called
 SOMEWHAT = 0.95  # the same for what is known to be done in two ways
 SHOWN = 3  # leaves, places and rival causes that a sentence names
@@ -168,17 +170,23 @@ class Search:
         if self.forward:
             leaves = side.run(self.prep, changes, False)
             found = self.gaps(*self.pair(side.name, leaves, self.fixed(side.name)), self.aims)
-            if found.apart:
+            if not self._agrees(found):
                 self._partly(one, found, base)
                 return
         leaves = side.run(self.prep, changes, True)
         found = self.gaps(*self.pair(side.name, leaves, self.fixed(side.name)))
-        if found.apart:
+        if not self._agrees(found):
             self._partly(one, found, base)
         elif self._holds(side, changes):
             self.found.append((joined([*base, one]) if base else one, found))
             if base:
                 self.held.setdefault("together", {})[id(self.found[-1][0])] = (*base, one)
+
+    def _agrees(self, found: Gaps) -> bool:
+        """Whether the leaves agree, and those that did not have come much closer: a small difference may not stay as it was."""
+        return not found.apart and all(
+            found.relative[name] <= VANISHED * self.before.relative[name] for name in self.before.apart if name in found.relative
+        )
 
     def _partly(self, one: Hypothesis, found: Gaps, base: Sequence[Hypothesis]) -> None:
         """Keeps a change that makes the difference much smaller, or some leaves agree and none disagree that did not."""
@@ -211,13 +219,11 @@ class Search:
         if found is None or found.norm >= SOMEWHAT * self._apart(side):
             return None
         value, text = constants.named(found, residual, (*one.sizes, *self._sizes()) if one.family in OF_SIZES else (), one.start)
-        return one.fixed(value, text) if self._is_known(residual, value, one.start) else None
-
-    def _is_known(self, residual: constants.Residual, value: float, start: float) -> bool:
-        """Whether a number close by no longer makes the leaves agree: else it is not known, and no finding."""
-        step = CLOSE * (abs(value) or abs(start) or 1.0)
-        there = [residual(value + step), residual(value - step)]
-        return all(gap is None or float(np.linalg.norm(gap)) > self.limit for gap in there)
+        step, least = CLOSE * (abs(value) or abs(one.start) or 1.0), KNOWN * max(found.norm, constants.ROUNDING)
+        beside = [residual(value + step), residual(value - step)]
+        if any(gap is not None and float(np.linalg.norm(gap)) <= least for gap in beside):
+            return None  # a number close by would do as well: it is not known
+        return one.fixed(value, text)
 
     def _apart(self, side: Side) -> float:
         """The size of the difference as it is."""

@@ -120,7 +120,13 @@ Guess = Callable[[str, Mapping[str, int]], int | None]  # of a path and the opti
 
 
 def walk(
-    traced: Any, args: Sequence[Any], inputs: Sequence[bool], known: Index, deadline: float, guess: Guess = lambda path, settled: None
+    traced: Any,
+    args: Sequence[Any],
+    inputs: Sequence[bool],
+    known: Index,
+    deadline: float,
+    guess: Guess = lambda path, settled: None,
+    wanted: Sequence[Fingerprint | None] = (),
 ) -> Found:
     """Runs a traced function of which some arguments are Unknown.
 
@@ -131,10 +137,11 @@ def walk(
         known: the fingerprints of torch's values.
         deadline: of time.monotonic(): nothing is tried after it.
         guess: what is tried first, and alone if it is right.
+        wanted: of each flat result, the fingerprint of the one that torch returns under its name.
     """
     unknown = [arg for arg in args if isinstance(arg, Unknown)]
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]), np.errstate(all="ignore"):
-        return _Walk(unknown, known, deadline, guess).found(traced.jaxpr, args, inputs)
+        return _Walk(unknown, known, deadline, guess).found(traced.jaxpr, args, inputs, wanted)
 
 
 class _Walk:
@@ -151,15 +158,29 @@ class _Walk:
         self.tried = 0
         self.first = self.stopped = ""
 
-    def found(self, jaxpr: Any, args: Sequence[Any], inputs: Sequence[bool]) -> Found:
+    def found(self, jaxpr: Any, args: Sequence[Any], inputs: Sequence[bool], wanted: Sequence[Fingerprint | None]) -> Found:
         numbers = itertools.count()
         held = [
             _Held(self._open(next(numbers)) if isinstance(arg, Unknown) else _given(arg, var), data)
             for arg, var, data in zip(args, jaxpr.jaxpr.invars, inputs, strict=True)
         ]
-        results = [self._settled(one.value) for one in self._run(jaxpr.jaxpr, jaxpr.consts, held)]
+        results = [one.value for one in self._run(jaxpr.jaxpr, jaxpr.consts, held)]
+        for value, print_ in zip(results, wanted, strict=False):
+            self._ends(value, print_)
+        results = [self._settled(value) for value in results]
         outputs = [None if isinstance(value, Open) else value for value in results]
         return Found(outputs, [self._proved(group) for group in self._groups()], self.first, self.tried, self.stopped)
+
+    def _ends(self, value: Any, wanted: Fingerprint | None) -> None:
+        """What is left may make different results: it is the one that torch returns that counts, not any value on its way."""
+        if isinstance(value, Open) and wanted is not None and not self._is_hopeless(value):
+            every, self.known = self.known, Index([(wanted, 0)])
+            fixed = {member: next(iter(self._options(member))) for member in value.members if self._is_settled(member)}
+            groups = list({id(self.group[m]): self.group[m] for m in value.members if m not in fixed}.values())
+            members = tuple(member for group in groups for member in group.members)
+            if groups and (hits := self._hits(value, fixed, members, self._joined(groups, [group.ways for group in groups]))):
+                self._keep(value, fixed, groups, members, hits, final=True)
+            self.known = every
 
     def _groups(self) -> list[Group]:
         groups = {id(group): group for group in self.group.values()}.values()
@@ -471,7 +492,9 @@ class _Walk:
     def _is_there(self, print_: Fingerprint) -> bool:
         return print_.count > 1 and print_.distinct >= min(3, print_.count) and bool(self.known.find(print_))
 
-    def _keep(self, value: Open, fixed: Assignment, groups: list[Group], members: tuple[int, ...], hits: list[tuple[int, ...]]) -> None:
+    def _keep(
+        self, value: Open, fixed: Assignment, groups: list[Group], members: tuple[int, ...], hits: list[tuple[int, ...]], final: bool = False
+    ) -> None:
         """The assignments that are found become those of one group; what the value does not hang on stays out of it."""
         first = {**fixed, **dict(zip(members, hits[0], strict=True))}
         shown = {m for m in members if m in value.members and not self._is_known(value, {**first, m: ~first[m]})}
@@ -480,7 +503,7 @@ class _Walk:
         places = [members.index(member) for member in kept]
         found = dict.fromkeys(tuple(hit[place] for place in places) for hit in hits)
         before = {member: {way[group.members.index(member)] for way in group.ways} for group in active for member in group.members}
-        joined = Group(kept, list(dict.fromkeys(way for hit in found for way in self._widened(kept, hit, before))))
+        joined = Group(kept, list(found if final else dict.fromkeys(way for hit in found for way in self._widened(kept, hit, before))))
         for member in kept:
             self.group[member] = joined
             if member in shown:

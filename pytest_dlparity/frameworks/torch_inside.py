@@ -221,7 +221,7 @@ _BESIDE: dict[Any, Callable[..., Any]] = {
     aten.var_mean.correction: _var_mean,
     aten.std.correction: _std,
     aten.std_mean.correction: _std_mean,
-    aten._scaled_dot_product_flash_attention_for_cpu.default: lambda q, k, v, p, causal, *, attn_mask=None, scale=None: attention(
+    aten._scaled_dot_product_flash_attention_for_cpu.default: lambda q, k, v, p=0.0, causal=False, *, attn_mask=None, scale=None: attention(
         q, k, v, attn_mask, 0.0, causal, scale=scale
     ),  # in narrow dtypes only: in double `attention` is called in its place
 }

@@ -32,8 +32,10 @@ class Name(str):
     __slots__ = ()
 
 
-def text(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], size: Size = tuple, part: int | None = None) -> str:
+def text(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], size: Size = tuple, part: int | None = None, writes: bool = False) -> str:
     """A right hand side. Tensors among the arguments are Names; `size` is what becomes of the lengths that are written into the operation.
+
+    part: which of several results. writes: an operation that writes to its argument does so; else it gives what it would have written.
 
     Raises:
         NoSource: the operation is none of torch's, or an argument of it has no source.
@@ -44,6 +46,8 @@ def text(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], size: Size =
     'x.masked_fill(m, -torch.inf)'
     >>> text(torch.ops.aten.topk.default, [Name("x"), 3], {}, part=1)
     'torch.topk(x, 3)[1]'
+    >>> text(torch.ops.aten.add_.Tensor, [Name("x"), 1], {}), text(torch.ops.aten.unbind.int, [Name("x"), 0], {})
+    ('x + 1', 'torch.ops.aten.unbind.int(x, 0)[0]')
     >>> text(torch.ops.aten.sigmoid_backward.default, [Name("g"), Name("y")], {})
     'torch.ops.aten.sigmoid_backward.default(g, y)'
     >>> text(len, [Name("x")], {})
@@ -52,13 +56,27 @@ def text(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], size: Size =
     """
     if not isinstance(func, torch._ops.OpOverload):
         return _plain(func, args)
+    func = func if writes else _functional(func)
     given = _resized(func, args, size)
+    if part is None and not writes and str(func._schema.returns[0].type).startswith("List"):
+        part = 0
     library, _, name = func._schema.name.partition("::")
     if library not in ("aten", "prims"):
         raise NoSource(f"{library}.{name} is an operation of another library")
     made = _worded(name, func._overloadname, given, kwargs) if library == "aten" else None
     made = made or _called(f"torch.ops.{library}.{name}.{func._overloadname}", given, kwargs)
     return made if part is None else f"{made}[{part}]"
+
+
+def _functional(func: Any) -> Any:
+    """The operation that gives what this one writes."""
+    library, _, name = func._schema.name.partition("::")
+    if not name.endswith("_") or name.endswith("__"):
+        return func
+    found = getattr(getattr(torch.ops, library), name[:-1], None)
+    if found is None or func._overloadname not in found.overloads():
+        raise NoSource(f"{name} has no form that does not write to its argument")
+    return getattr(found, func._overloadname)
 
 
 def _plain(func: Any, args: Sequence[Any]) -> str:
@@ -288,7 +306,7 @@ class _Writer:
             return f"{args[0]}[{args[1]}]"
         if getattr(node.target, "__name__", "") in ("detach.default", "lift_fresh_copy.default"):
             return str(args[0])
-        return text(node.target, args, {name: value for name, value in kwargs.items() if name != "pin_memory"})
+        return text(node.target, args, {name: value for name, value in kwargs.items() if name != "pin_memory"}, writes=True)
 
     def named(self, value: Any) -> Any:
         return torch.fx.node.map_arg(value, lambda node: self.words[node])

@@ -58,12 +58,16 @@ def candidates(jax: Leaf, torch: Sequence[Leaf], seen: Iterable[Shape] = ()) -> 
     >>> candidates(jax_leaves([JaxLeaf("kernel", (4, 5))])[0], torch)
     []
     """
-    size = prod(jax.shape)
-    fits = [leaf for leaf in torch if alike(leaf, jax) and 0 not in leaf.shape]
-    if not size:
+    if not prod(jax.shape):
         return []
     gates = tuple((_layer(leaf), leaf.shape[0] // leaf.shape[1]) for leaf in torch if "weight_hh" in leaf.last and len(leaf.shape) == 2)
     hints = Hints(tuple(sorted({tuple(n for n in shape if n != 1) for shape in seen})), gates)
+    there = [leaf for leaf in torch if 0 not in leaf.shape and leaf.state in (None, jax.state)]
+    return _made([leaf for leaf in there if alike(leaf, jax)], jax, hints) or _made(there, jax, hints)  # a weight that is called b
+
+
+def _made(fits: Sequence[Leaf], jax: Leaf, hints: Hints) -> list[Candidate]:
+    size = prod(jax.shape)
     found: list[Candidate] = []
     for leaf in fits:
         if prod(leaf.shape) == size:
@@ -384,7 +388,7 @@ def _stacks(leaves: Sequence[Leaf], jax: Leaf, hints: Hints) -> Iterator[Candida
             continue
         row = dataclasses.replace(jax, shape=(*jax.shape[:axis], *jax.shape[axis + 1 :]))
         others = {family[0].name: family for family in whole}
-        for one in candidates(row, [family[0] for family in whole], hints.shapes):
+        for one in _made([family[0] for family in whole], row, hints):
             carries = tuple(
                 _in_row(carry, others[carry.torch][place].name, axis, f"{place}/{count}", len(row.shape))
                 for place in range(count)
