@@ -112,15 +112,24 @@ def fingerprint(array: Any) -> Fingerprint:
         if not x.size:
             return Fingerprint(count, nans, masked, huge, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
         low, high = float(x.min()), float(x.max())
-    chunks = [_sums(x[start : start + CHUNK]) for start in range(0, x.size, CHUNK)]
-    mean, absolute, square, cube = (math.fsum(column) / x.size for column in zip(*chunks, strict=True))
+    mean, absolute, square, cube = (total / x.size for total in _sums(x))
     return Fingerprint(count, nans, masked, huge, mean, absolute, square, cube, low, high, 1 if low == high else _distinct(x))
 
 
-def _sums(x: np.ndarray) -> tuple[float, float, float, float]:
-    """Of the numbers, their sizes, squares and cubes."""
-    squares = x * x
-    return float(np.add.reduce(x)), float(np.add.reduce(np.abs(x))), float(np.add.reduce(squares)), float(squares.dot(x))
+_ONES = np.ones(CHUNK)
+
+
+def _sums(x: np.ndarray) -> tuple[float, ...]:
+    """Of the numbers, their sizes, squares and cubes; by products with ones, in one piece of memory that stays in the cache."""
+    scratch, rows = np.empty(min(CHUNK, x.size)), []
+    for start in range(0, x.size, CHUNK):
+        part = x[start : start + CHUNK]
+        other, ones = scratch[: part.size], _ONES[: part.size]
+        np.abs(part, out=other)
+        size = float(other.dot(ones))
+        np.multiply(part, part, out=other)
+        rows.append((float(part.dot(ones)), size, float(other.dot(ones)), float(other.dot(part))))
+    return tuple(math.fsum(column) for column in zip(*rows, strict=True))
 
 
 def _distinct(x: np.ndarray) -> int:

@@ -47,6 +47,7 @@ FLOORS = (
     "diagnose.optimizer_formula",
     "diagnose.pooling",
     "diagnose.*",
+    "diagnose.unrolled",
     "diagnose.variant",
     "diagnose.cause",
     "reference",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pytest_dlparity.calls import Array, Call, inside
+from pytest_dlparity.diagnose import unrolled
+from pytest_dlparity.diagnose.unrolled import Otherwise
 from pytest_dlparity.diagnose.variant import Variant, differs, without
 
 GATES = {"lstm": "ifgo", "gru": "rzn", "rnn_tanh": "h", "rnn_relu": "h"}  # in torch's order
@@ -155,24 +158,12 @@ def _forget(a: Any, bias: Any, n: int, c: float) -> Any:
     return a.torch.cat(parts)
 
 
-# ---------------------------------------------------------------- written out, step by step
-
-
-def _gru_before(t: Any, x: Any, h: Any, wi: Any, wh: Any, bi: Any, bh: Any) -> Any:
-    """The reset gate before the matrix product: Cho et al. 2014 (arXiv:1406.1078), eq. 8. torch has it after."""
-    (ir, iz, inew), (hr, hz, hn) = wi.chunk(3), wh.chunk(3)
-    (bir, biz, bin_), (bhr, bhz, bhn) = bi.chunk(3), bh.chunk(3)
-    r = t.sigmoid(x @ ir.T + bir + h @ hr.T + bhr)
-    z = t.sigmoid(x @ iz.T + biz + h @ hz.T + bhz)
-    n = t.tanh(x @ inew.T + bin_ + (r * h) @ hn.T + bhn)
-    return (1 - z) * n + z * h
-
-
 def _gru(call: Call) -> Iterator[Variant]:
-    yield differs(
-        f"{call.name} reset before", "applies the reset gate before the matrix product", "after it", lambda a: _unrolled(a, _gru_before), "gates",
-        write="n = tanh(W_in x + b_in + r * (W_hn h + b_hn))",
-    )  # fmt: skip
+    for group, words in _groups(call):
+        yield differs(
+            f"{call.name} reset before{words}", f"applies the reset gate before the matrix product{words}", "after it",
+            lambda a, group=group: unrolled.run(a, Otherwise(group, unrolled.gru_before)), "gates", write="n = tanh(W_in x + b_in + r * (W_hn h + b_hn))",
+        )  # fmt: skip
 
     def turned(a: Any) -> Any:
         def blocks(w: Any) -> Any:
@@ -181,67 +172,22 @@ def _gru(call: Call) -> Iterator[Variant]:
 
         return _of_each(a, blocks)
 
-    yield differs(
-        f"{call.name} update gate", "keeps 1 - z of the old state", "keeps z", turned, "gates", write="h = (1 - z) * n + z * h",
-    )  # fmt: skip
-
-
-def _lstm_with(t: Any, inner: Callable[[Any], Any], outer: Callable[[Any], Any]) -> Any:
-    def cell(t: Any, x: Any, state: Any, wi: Any, wh: Any, bi: Any, bh: Any) -> Any:
-        h, c = state
-        i, f, g, o = (x @ wi.T + bi + h @ wh.T + bh).chunk(4, -1)
-        c = t.sigmoid(f) * c + t.sigmoid(i) * inner(g)
-        return t.sigmoid(o) * outer(c), c
-
-    return cell
+    yield differs(f"{call.name} update gate", "keeps 1 - z of the old state", "keeps z", turned, "gates", write="h = (1 - z) * n + z * h")
 
 
 def _lstm(call: Call) -> Iterator[Variant]:
-    for words, inner, outer in (
-        ("no tanh of the cell in its output", "tanh", "identity"),
-        ("a sigmoid in the place of the new cell's tanh", "sigmoid", "tanh"),
-        ("relu in the place of both tanh", "relu", "relu"),
-    ):
-
-        def made(a: Any, inner: str = inner, outer: str = outer) -> Any:
-            functions = {name: getattr(a.torch, name) for name in ("tanh", "sigmoid", "relu")} | {"identity": lambda x: x}
-            return _unrolled(a, _lstm_with(a.torch, functions[inner], functions[outer]))
-
-        yield differs(f"{call.name} {words}", f"has {words}", "tanh in both places", made, "activation", write="h = sigmoid(o) * tanh(c)")
-
-
-def _unrolled(a: Any, cell: Any) -> Any:
-    """The layer with another cell, one step after the other. One direction, any number of layers.
-
-    Raises:
-        ValueError: both directions.
-    """
-    if a["weights"] is None:
-        zero = a["w_ih"].new_zeros(a["w_ih"].shape[0])
-        b_ih, b_hh = (zero if a[name] is None else a[name] for name in ("b_ih", "b_hh"))
-        state = a["state"]
-        return cell(a.torch, a["input"], tuple(state) if isinstance(state, (list, tuple)) else state, a["w_ih"], a["w_hh"], b_ih, b_hh)
-    if a["bidirectional"]:
-        raise ValueError("one direction only")
-    per = 4 if a["has_biases"] else 2
-    groups = [a["weights"][i : i + per] for i in range(0, len(a["weights"]), per)]
-    x = a["input"].transpose(0, 1) if a["batch_first"] else a["input"]
-    pair = isinstance(a["state"], (list, tuple))
-    states = list(zip(*a["state"], strict=True)) if pair else list(a["state"])
-    ends = []
-    for weights, state in zip(groups, states, strict=True):
-        zero = weights[0].new_zeros(weights[0].shape[0])
-        given = (*weights, zero, zero)[:4]
-        steps = []
-        for row in x:
-            state = cell(a.torch, row, state, *given)
-            steps.append(state[0] if pair else state)
-        x = a.torch.stack(steps)
-        ends.append(state)
-    y = x.transpose(0, 1) if a["batch_first"] else x
-    if pair:
-        return y, a.torch.stack([s[0] for s in ends]), a.torch.stack([s[1] for s in ends])
-    return y, a.torch.stack(ends)
+    for group, words in _groups(call):
+        for told, inner, outer in (
+            ("no tanh of the cell in its output", "tanh", "identity"),
+            ("a sigmoid in the place of the new cell's tanh", "sigmoid", "tanh"),
+            ("relu in the place of the new cell's tanh", "relu", "tanh"),
+            ("relu in the place of both tanh", "relu", "relu"),
+        ):
+            cell = functools.partial(unrolled.lstm, inner=inner, outer=outer)
+            yield differs(
+                f"{call.name} {told}{words}", f"has {told}{words}", "tanh in both places",
+                lambda a, group=group, cell=cell: unrolled.run(a, Otherwise(group, cell)), "activation", write="h = sigmoid(o) * tanh(c)",
+            )  # fmt: skip
 
 
 def _sequence(call: Call) -> Iterator[Variant]:
@@ -260,28 +206,30 @@ def _sequence(call: Call) -> Iterator[Variant]:
         "from the first to the last", lambda a: _turned(a, axis, False), "direction", write="reverse=False",
     )  # fmt: skip
     if call["bidirectional"]:
-        half = call.result[0].shape[-1] // 2 if isinstance(call.result, tuple) and isinstance(call.result[0], Array) else 0
-
-        def parts(a: Any, turn: bool, swap: bool) -> Any:
-            y, *rest = a.again()
-            one, two = y.split(half, -1)
-            two = two.flip(axis) if turn else two
-            return (a.torch.cat([two, one] if swap else [one, two], -1), *rest)
-
-        if call["num_layers"] == 1:
-            yield differs(
-                f"{call.name} backward not turned back", "gives the backward direction in the order it was made", "in the order of the steps",
-                lambda a: parts(a, True, False), "direction", change="the backward half flipped in torch", write="keep_order=True",
-            )  # fmt: skip
-        yield differs(
-            f"{call.name} backward first", "puts the backward direction first", "the forward direction", lambda a: parts(a, False, True), "direction",
-            change="the halves swapped in torch", write="jnp.concatenate([forward, backward], -1)",
-        )  # fmt: skip
+        yield from _directions(call)
     if any(isinstance(part, Array) for part in inside(call["state"])):
         yield differs(
             f"{call.name} zero state", "begins with a state of zeros", "with the given one",
             lambda a: a.again(state=_zeros(a["state"])), "state", change="zeros in torch", write="the initial state that torch gets",
         )  # fmt: skip
+
+
+def _directions(call: Call) -> Iterator[Variant]:
+    for group, words in _groups(call):
+        if group is None or group % 2:
+            yield differs(
+                f"{call.name} backward not read backwards{words}", f"reads the steps from the first on in the backward direction{words}",
+                "from the last on", lambda a, group=group: unrolled.run(a, Otherwise(group, unread=True)), "direction", write="x[::-1] for it",
+            )  # fmt: skip
+            yield differs(
+                f"{call.name} backward not turned back{words}", f"gives the backward direction's results in the order it made them{words}",
+                "in the order of the steps", lambda a, group=group: unrolled.run(a, Otherwise(group, unturned=True)), "direction", write="keep_order=True",
+            )  # fmt: skip
+            yield differs(
+                f"{call.name} backward first{words}", f"puts the backward direction first{words}", "the forward direction",
+                lambda a, group=group: unrolled.run(a, Otherwise(group, swapped=True)), "direction",
+                write="jnp.concatenate([forward, backward], -1)",
+            )  # fmt: skip
 
 
 def _zeros(state: Any) -> Any:
