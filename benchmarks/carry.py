@@ -9,6 +9,7 @@ table, where a mistake was planted on one side, if they are said to agree.
 from __future__ import annotations
 
 import random
+import statistics
 import sys
 import time
 import warnings
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from carry_models import Pair, pairs
+from carry_models import Pair, example_pairs, pairs
 
 import pytest_dlparity as dlp
 from pytest_dlparity import param_map, run, spec
@@ -79,21 +80,40 @@ def known(module: torch.nn.Module, model: object, pair: Pair) -> dict[str, np.nd
     return param_map.jax_arrays(carries, state, {leaf.path: leaf.shape for leaf in sides.jax_leaves})
 
 
-def table(title: str, rows: Iterable[Row]) -> str:
-    rows = list(rows)
-    lines = [f"{title:40}{'arrays':>8}{'carried':>9}{'refused':>9}{'wrong':>7}{'seconds':>9}  decided by"]
+def table(rows: Iterable[Row]) -> str:
+    lines = [f"{'pair':40}{'arrays':>8}{'carried':>9}{'refused':>9}{'wrong':>7}{'seconds':>9}  decided by"]
     lines += [f"{r.name:40}{r.parameters:8}{r.carried:9}{r.refused:9}{r.wrong:7}{r.seconds:9.1f}  {r.decided}" for r in rows]
-    total = [sum(getattr(r, key) for r in rows) for key in ("parameters", "carried", "refused", "wrong", "seconds")]
-    return "\n".join([*lines, f"{f'all {len(rows)}':40}{total[0]:8}{total[1]:9}{total[2]:9}{total[3]:7}{total[4]:9.1f}"])
+    return "\n".join(lines)
+
+
+def summary(found: dict[str, list[Row]]) -> str:
+    lines = [f"{'':32}{'models':>8}{'arrays':>8}{'carried':>9}{'refused':>9}{'wrong':>7}{'median s':>10}"]
+    for title, rows in found.items():
+        arrays, carried, refused, wrong = (sum(getattr(row, key) for row in rows) for key in ("parameters", "carried", "refused", "wrong"))
+        seconds = statistics.median(row.seconds for row in rows)
+        lines.append(f"{title:32}{len(rows):8}{arrays:8}{carried:9}{refused:9}{wrong:7}{seconds:10.1f}")
+    return "\n".join(lines)
 
 
 MISTAKES = range(2)  # for each pair
 
+
+def main(wanted: str) -> None:
+    chosen = [pair for pair in pairs() if wanted in pair.name.lower()]
+    kinds: dict[str, Iterable[Row]] = {
+        "without help": (row(pair) for pair in chosen),
+        "models of examples/": (row(pair) for pair in example_pairs() if wanted in pair.name.lower()),
+        "with a mistake in one layer": (row(pair, seed) for pair in chosen for seed in MISTAKES),
+    }
+    found: dict[str, list[Row]] = {}
+    for title, rows in kinds.items():
+        if made := list(rows):
+            found[title] = made
+            print(f"{title}\n{table(made)}\n", flush=True)
+    print(summary(found))
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    wanted = sys.argv[1].lower() if len(sys.argv) > 1 else ""
-    chosen = [pair for pair in pairs() if wanted in pair.name.lower()]
-    print(table("pair", (row(pair) for pair in chosen)), flush=True)
-    print()
-    print(table("pair, with a mistake in one layer", (row(pair, seed) for pair in chosen for seed in MISTAKES)))
+    main(sys.argv[1].lower() if len(sys.argv) > 1 else "")

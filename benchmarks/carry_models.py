@@ -6,8 +6,10 @@ one bias where torch has two, qkv fused or split. `truth` is in the language of 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -1113,3 +1115,29 @@ def pairs() -> Iterator[Pair]:
     tokens = [dlp.normal(2, 5, 16)]
     yield Pair("grouped queries and GLU, nnx", TorchGrouped, NnxGrouped, tokens, GROUPED_NNX)
     yield Pair("q, k, v in one kernel by turns, linen", TorchApart, LinenTogether, tokens, TOGETHER_LINEN)
+
+
+def example_pairs() -> Iterator[Pair]:
+    """The models of examples/ that have parameters on both sides, with the param_map that stands there."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+    import attention_test
+    import autoencoder_test
+    import batch_norm_test
+    import cnn_test
+    import data
+    import deep_mlp_test
+    import mlp_test
+    import word_pieces_test
+
+    pictures, texts = [dlp.normal(2, 28, 28)], [dlp.fixed(data.texts().x[:4])]
+    yield Pair("example mlp, nnx", mlp_test.TorchMLP, lambda: mlp_test.JaxMLP(nnx.Rngs(0)), pictures, {})
+    yield Pair("example deep mlp, equinox", deep_mlp_test.TorchMLP, lambda: dlp.vmap(deep_mlp_test.JaxMLP(jax.random.key(0))), pictures, {})
+    yield Pair("example cnn, linen", cnn_test.TorchCNN, cnn_test.JaxCNN, pictures, cnn_test.PARAM_MAP)
+    yield Pair("example attention, linen", attention_test.TorchBlock, attention_test.JaxBlock, texts, attention_test.PARAM_MAP)
+    layers = {"0.weight": ("encoder.w", IN), "0.bias": "encoder.b", "2.weight": ("decoder.w", IN), "2.bias": "decoder.b"}
+    make = autoencoder_test.torch_autoencoder, autoencoder_test.jax_autoencoder
+    yield Pair("example autoencoder, haiku", *make, [dlp.normal(2, 784)], layers)
+    net = batch_norm_test.TorchNet, lambda: batch_norm_test.JaxNet(nnx.Rngs(0))
+    yield Pair("example batch norm, nnx", *net, [dlp.fixed(batch_norm_test.PICTURES)], {})
+    bag = word_pieces_test.TorchBag, lambda: dlp.vmap(word_pieces_test.JaxBag(jax.random.key(0)))
+    yield Pair("example word pieces, equinox", *bag, texts, {})

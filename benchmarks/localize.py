@@ -41,7 +41,7 @@ from pytest_dlparity import run
 
 SEEDS = 3
 DEEP = {"blocks": 12, "width": 256, "heads": 8, "words": 512, "length": 64}
-LARGE = {"blocks": 12, "width": 768, "heads": 12, "words": 20_000, "length": 32}  # 12 x 12 x 768^2 + 20,000 x 768: 100 million parameters
+LARGE = {"blocks": 12, "width": 896, "heads": 14, "words": 26_000, "length": 32}  # 12 x 8 x 896^2 + 26,000 x 896: 100 million parameters
 IN_DEPTH = "GELU variant (jax up)"
 
 # ---------------------------------------------------------------- one bug

@@ -26,6 +26,8 @@ BLUNT = frozenset(
 EXTREMES = frozenset("amax amin max min reduce_max reduce_min".split())  # where they reduce: a mask of -1 may leave a maximum as one of -inf
 FLOATING = ("float", "bfloat", "complex")
 
+DETOUR = 12  # operations by which another way to compute the same value comes back to it
+
 Pairs = Mapping[int, Collection[int]]
 
 
@@ -119,14 +121,17 @@ class Parting:
         self.good = self._good()
 
     def _returning(self) -> set[int]:
-        """Values without a counterpart from which one with a counterpart follows again."""
-        found: set[int] = set()
+        """Values without a counterpart from which one with a counterpart follows again, soon: after many operations it is an accident."""
+        away: dict[int, int] = {}
         for index in sorted(self.scope, reverse=True):
-            for consumer in self.consumers[index]:
-                if not self._is_blunt(consumer, index) if consumer in self.matched else consumer in found:
-                    found.add(index)
-                    break
-        return found
+            ways = [
+                0 if consumer in self.matched else away[consumer] + (not is_movement(self.trace.nodes[consumer]))
+                for consumer in self.consumers[index]
+                if (not self._is_blunt(consumer, index) if consumer in self.matched else consumer in away)
+            ]
+            if ways and min(ways) <= DETOUR:
+                away[index] = min(ways)
+        return set(away)
 
     def _is_blunt(self, consumer: int, read: int) -> bool:
         """Whether an operation gives one result for many inputs, so that the result proves nothing of what was read."""

@@ -248,7 +248,7 @@ class _Cutter:
     def _after(self, trace: Trace, side: int) -> list[int]:
         """The values through which everything goes that follows from the parting."""
         start, leaf = self._entry(side)[0], self.leaf[side]
-        cone, read_last = {start}, {}
+        cone, read_last = {start}, dict[int, int]()
         behind = ancestors(trace, [leaf])
         for node in trace.nodes[start + 1 : leaf + 1]:
             if node.index in behind and (read := cone.intersection(node.reads)):
@@ -673,4 +673,5 @@ def _cut(made: Excerpt, cut: Cut) -> Excerpt | None:
     except Exception:  # noqa: BLE001  lengths that do not fit together any more: the operations say so in many ways
         return None
     less = replace(less, values=values)
+    same = same and values[0].shape == values[1].shape
     return less if same and _elements(less) < _elements(made) and less.gap > less.limit else None

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,13 +25,16 @@ from pytest_dlparity.run import Prepared
 from pytest_dlparity.spec import Spec
 from pytest_dlparity.trace import Frame, Node, Trace, alike, ancestors, fingerprint, informative
 
+APART = 5e-7  # relative: what compare.INACCURATE calls another mathematics
 TIGHT, LOOSE = 1e-9, 1e-6  # relative; the second where a float64 function of one library is less accurate than float64
 FAR = 40  # values before the parting that are looked at for an arrangement that came from further back
 READERS = 12  # values that follow from the parting and are looked at
 LATER = 6  # pairs of them that are tried
-TRIES_SECONDS = 5.0
+TESTS_SECONDS, TESTS_TRACES = 5.0, 3.0  # how long the tests at the parting may take, or how many times both traces
 SHOWN = 8  # rows of the table in a message
 NOTHING = 1e-12  # of the largest leaf: a gradient that is zero but for rounding
+INSIGNIFICANT = 1e-2  # of what a leaf is apart: what remains when the place is put right is rounding that went another way
+EXACT = 1e-11  # relative: two float64 runs of the same mathematics through a deep model
 LARGE = 1 << 26  # elements of all kept values together, beyond which only the operation itself is looked at
 
 
@@ -143,7 +147,7 @@ def _with(found: Localization, **changed: Any) -> Localization:
     return Localization(**{**vars(found), **changed})
 
 
-def disagreeing(truth: Reference, limit: float = LOOSE) -> list[str]:
+def disagreeing(truth: Reference, limit: float = APART) -> list[str]:
     """Leaves of the float64 run that are not the same on both sides: outputs before gradients."""
     floor = NOTHING * truth.largest
     pairs = ((name, t, truth.jax.leaves.get(name)) for name, t in truth.torch.leaves.items())
@@ -231,12 +235,18 @@ class _Search:
         return ""
 
     def _only_inaccurate(self, answer: Localization) -> bool:
-        """Whether two values differ by no more than a function that is less accurate than float64 explains."""
-        t, j = (self.values.get((side, entry.node)) if entry else None for side, entry in zip(("torch", "jax"), self.entries, strict=True))
-        if t is None or j is None or t.size != j.size or not t.size:
+        """Whether what parts there is a function that is less accurate than float64, far smaller than the difference that is looked for."""
+        ours, theirs = self.entries
+        t = None if ours is None else self._value("torch", ours.node)
+        j = None if theirs is None else self._value("jax", theirs.node)
+        if answer.certain or t is None or j is None or t.size != j.size or not t.size:
             return False
-        moved = relation.in_layout(t, j)
-        return _close(moved, j, LOOSE)
+        return _gap(t, j) < min(LOOSE, INSIGNIFICANT * max(map(self._apart, self.leaves)))
+
+    def _apart(self, name: str) -> float:
+        """How far the two sides are apart in a leaf, relative."""
+        t, j = self.truth.torch.leaves[name], self.truth.jax.leaves[name]
+        return _gap(np.asarray(j, float), np.asarray(t, float)) if t.shape == j.shape and t.dtype.kind in "fiub" else 1.0
 
     def _nothing(self) -> Localization:
         return Localization(
@@ -250,6 +260,7 @@ class _Search:
         self.entries = pairs[0]
         ours, theirs = self.entries
         self._fetch(ours, theirs)
+        self.deadline = time.perf_counter() + max(TESTS_SECONDS, TESTS_TRACES * (self.torch.seconds + self.jax.seconds))
         t = None if ours is None else self.torch.nodes[ours.node]
         j = None if theirs is None else self.jax.nodes[theirs.node]
         culprit, blamed = self._culprit(ours, theirs)
@@ -264,7 +275,7 @@ class _Search:
         if last_t is None and ours is not None and theirs is not None:
             last_t, last_j = self._last(self.torch.nodes[ours.node], self.jax.nodes[theirs.node])
         return Localization(
-            "parts", certain=proof is not None, backward=self.backward, leaf=self.leaves[0],
+            "parts", certain=proof is not None and t is not None and bool(t.frames or t.module), backward=self.backward, leaf=self.leaves[0],
             torch=self._place(self.torch, t), jax=self._place(self.jax, j),
             last_torch=self._place(self.torch, last_t), last_jax=self._place(self.jax, last_j),
             relation=self._relation(proof, ours, theirs), culprit=culprit, rows=self._rows(),
@@ -312,6 +323,10 @@ class _Search:
                 break
         return found
 
+    def _late(self) -> bool:
+        """Whether the tests at the parting have taken as long as they may."""
+        return time.perf_counter() > self.deadline
+
     def _value(self, side: str, index: int) -> np.ndarray | None:
         return self.values.get((side, index))
 
@@ -350,7 +365,7 @@ class _Search:
         if wanted is None:
             return "", None
         for at, other, values in self._exchanges(ours, theirs):
-            for value in values:
+            for value in values if not self._late() else ():
                 result = self._recomputed("torch", ours.node, {at: value})
                 if result is not None and alike(fingerprint(result), wanted, LOOSE):
                     return self._said(at, value), self._made_where(at, other)
@@ -368,11 +383,22 @@ class _Search:
                 yours = self._value("jax", other)
                 if yours is None or yours.dtype.kind != mine.dtype.kind or not _broadcasts(yours, mine):
                     continue
-                values = list(_arrangements(yours, mine)) if node.kind == "param" else [_shaped(yours, mine.shape)]
+                values = list(_arrangements(yours, mine)) if node.kind == "param" else self._laid_out(mine, yours)
                 values += [~value for value in values if value.dtype.kind == "b"]
                 values = [v for v in values if not _close(v * 1.0, mine * 1.0, TIGHT)]
                 if values and node.data == self.jax.nodes[other].data:
                     yield at, other, values
+
+    def _laid_out(self, mine: np.ndarray, yours: np.ndarray) -> list[np.ndarray]:
+        """Jax's operand in torch's shape, in every order of its axes; none where the two are the same but for the layout."""
+        if mine.size != yours.size or mine.dtype.kind != "f" or max(mine.ndim, yours.ndim) > relation.AXES:
+            return [_shaped(yours, mine.shape)]
+        between = relation.relation(mine, yours)
+        if between.kind == "same" or (between.kind == "arranged" and not between.odd):
+            return []
+        moved = [yours.reshape(mine.shape)]
+        moved += [m for order in permutations(range(yours.ndim)) if (m := yours.transpose(order)).shape == mine.shape]
+        return _different(moved)
 
     def _ends(self, trace: Trace, entry: Entry, matched: Mapping[int, Any]) -> list[int]:
         """What an operation is computed from: values of both sides, parameters, and what no input moves."""
@@ -439,15 +465,15 @@ class _Search:
         """A value of jax's in whose place torch's makes everything that follows agree."""
         if ours is None or theirs is None:
             return None
-        begun, patience = time.perf_counter(), max(TRIES_SECONDS, 4 * self.jax.seconds)
+        outputs = [self.jax.outputs[name] for name in self.leaves]
         for at, other, kind in self._candidates(ours, theirs):
             mine, yours = self._value("torch", at), self._value("jax", other)
             assert mine is not None and yours is not None
             for value in _arrangements(mine, yours):
-                again = tracing.jax_trace(self.prep, (), self.backward, {other: value})
+                again = tracing.jax_trace(self.prep, outputs, self.backward, {other: value})
                 if all(self._agrees(again, name) for name in self.leaves):
                     return Proof(at, other, kind)
-                if time.perf_counter() - begun > patience:
+                if self._late():
                     return None
         return None
 
@@ -471,14 +497,24 @@ class _Search:
         found = []
         for at in [ours.node, *self._after(self.torch, ours.node, self.made.jax)]:
             for other in [theirs.node, *self._after(self.jax, theirs.node, self.made.torch)]:
-                mine, yours = self._value("torch", at), self._value("jax", other)
-                if mine is not None and yours is not None and mine.size == yours.size > 1:
-                    found.append((_gap(mine, yours), at, other, ""))
-        return [(at, other, kind) for gap, at, other, kind in sorted(found)[:LATER] if gap < 1]
+                mine, yours = self.torch.nodes[at].print, self.jax.nodes[other].print
+                if mine is not None and yours is not None and mine.count == yours.count > 1 and yours.square:
+                    found.append((abs(mine.square - yours.square) / yours.square, at, other))
+        near = []
+        for _, at, other in sorted(found)[: 2 * LATER]:
+            t, j = self._value("torch", at), self._value("jax", other)
+            if t is not None and j is not None and not self._late():
+                near.append((_gap(t, j), at, other, ""))
+        return [(at, other, kind) for gap, at, other, kind in sorted(near)[:LATER] if gap < 1]
 
     def _agrees(self, again: Trace, name: str) -> bool:
-        mine, yours = self.torch.nodes[self.torch.outputs[name]].print, again.nodes[again.outputs[name]].print
-        return mine is not None and yours is not None and alike(mine, yours, LOOSE)
+        """Whether a leaf is torch's now: to a small part of what it was apart before."""
+        room = max(INSIGNIFICANT * self._apart(name), EXACT)
+        found, wanted = again.nodes[again.outputs[name]], self.truth.torch.leaves[name]
+        if found.value is not None and found.value.shape == wanted.shape:
+            return _close(wanted, found.value, room, NOTHING * self.truth.largest)
+        mine = self.torch.nodes[self.torch.outputs[name]].print  # a gradient in jax's layout
+        return mine is not None and found.print is not None and alike(mine, found.print, room)
 
     def _left_out(self, proof: Proof, ours: Entry | None, theirs: Entry | None) -> tuple[str, Node, Node]:
         """What one side leaves out, and where it would stand there."""
@@ -637,9 +673,16 @@ def _arrangements(value: np.ndarray, like: np.ndarray) -> Iterator[np.ndarray]:
     found = [relation.in_layout(value, like).astype(value.dtype), plain]
     for a in range(plain.ndim):
         found += [np.swapaxes(plain, a, b) for b in range(a + 1, plain.ndim) if plain.shape[a] == plain.shape[b] > 1]
-    for place, one in enumerate(found):
-        if not any(np.array_equal(one, other, equal_nan=one.dtype.kind == "f") for other in found[:place]):
-            yield one
+    yield from _different(found)
+
+
+def _different(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The arrays without repetitions."""
+    found: list[np.ndarray] = []
+    for one in arrays:
+        if not any(np.array_equal(one, other, equal_nan=one.dtype.kind == "f") for other in found):
+            found.append(one)
+    return found
 
 
 def _words(found: Localization) -> Iterable[str]:

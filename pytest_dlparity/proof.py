@@ -28,7 +28,7 @@ from pytest_dlparity.trace import Fingerprint, Index, Node, Trace, fingerprint, 
 
 Arrays = dict[str, np.ndarray]
 
-SECONDS = 20.0  # for one spec; what is not told by then is a doubt
+SECONDS = 30.0  # for one spec; what is not told by then is a doubt
 MOVED = 0.3  # of a parameter's own size: far enough to tell equal ones apart, near enough to stay where the model works
 HELD = ("given", "its layer", "name", "number")  # how something was decided that values do not decide again
 ROWS = 24  # of a table in a message

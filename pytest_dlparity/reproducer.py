@@ -27,7 +27,7 @@ import numpy as np
 
 from pytest_dlparity import excerpt, locate, matrix, parity, steps, whole
 from pytest_dlparity.errors import SpecError
-from pytest_dlparity.excerpt import Excerpt, Move, NoExcerpt
+from pytest_dlparity.excerpt import Excerpt, NoExcerpt
 from pytest_dlparity.fewer import fewer
 from pytest_dlparity.locate import Localization
 from pytest_dlparity.matrix import Cell
@@ -85,9 +85,13 @@ def reproduce(spec: Spec, directory: str | os.PathLike[str], seed: int = 0, veri
         Whatever the user's own code raises.
     """
     ready = parity.begun(spec, seed, ["float32"])
-    report = parity.in_cell(ready, Cell("cpu", "float32"), matrix.devices()["cpu"], again=f"dlp.reproduce(spec, {str(directory)!r}, {seed})")
+    report = parity.in_cell(
+        ready, Cell("cpu", "float32"), matrix.devices()["cpu"], again=f"dlp.reproduce(spec, {str(directory)!r}, {seed})"
+    )
     if report.ok:
-        raise SpecError(f"the two sides of {spec.name} agree on the CPU in float32, so there is nothing to reproduce. Give a spec that fails.")
+        raise SpecError(
+            f"the two sides of {spec.name} agree on the CPU in float32, so there is nothing to reproduce. Give a spec that fails."
+        )
     made = written(report, ready, directory, f"{spec.name}-{seed}")
     if made.path is None:
         raise OSError(made.problem)
@@ -122,8 +126,18 @@ def written(report: Report, ready: Begun, directory: str | os.PathLike[str], nam
     try:
         _placed(place, _files(report, made, name, ready.prep.seed), made.arrays)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        return Written(None, made.why, f"{place.as_posix()} could not be written ({getattr(error, 'strerror', '') or error})")
+        return Written(None, made.why, f"{place.as_posix()} could not be written ({_reason(error)})")
     return Written(place / (REASON if made.why else SCRIPT), made.why)
+
+
+def _reason(error: Exception) -> str:
+    """
+    >>> _reason(FileExistsError(17, "File exists")), _reason(OSError(28, "No space left on device")), _reason(ValueError("embedded null byte"))
+    ('a file is in the way', 'No space left on device', 'embedded null byte')
+    """
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return "a file is in the way"
+    return getattr(error, "strerror", "") or str(error)
 
 
 def noted(report: Report, ready: Begun, directory: str, name: str) -> tuple[Report, str]:
@@ -138,7 +152,7 @@ def folder(name: str) -> str:
     >>> folder("tests/test_a.py::test_norm[cpu-float32-eager]")
     'test_a.py-test_norm-cpu-float32-eager-489da461'
     >>> len(folder("x" * 300)), folder("../..")[:3], folder("a/b") == folder("c/b")
-    (89, '-d9', False)
+    (89, '-0c', False)
     """
     words = re.sub(r"[^\w.]+", "-", name.rpartition("/")[2], flags=re.ASCII).strip("-.")[:LONGEST]
     return f"{words}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -199,13 +213,21 @@ def _where(report: Report, ready: Begun) -> Localization:
 def _arrays(ready: Begun) -> Arrays:
     """What a folder without a script holds: the inputs and parameters."""
     prep = ready.prep
-    return {f"{kind}.{name}": array for kind, part in (("param", {**prep.params, **prep.buffers}), ("input", prep.inputs)) for name, array in part.items()}
+    return {
+        f"{kind}.{name}": array
+        for kind, part in (("param", {**prep.params, **prep.buffers}), ("input", prep.inputs))
+        for name, array in part.items()
+    }
 
 
 def _files(report: Report, made: Made, name: str, seed: int) -> dict[str, str]:
     said = made.script.replace("{test}", _quoted(name)) if not made.why else ""
     text = f"There is no script: {made.why}.\n{ARRAYS} holds the inputs and parameters, {REPORT} what was found.\n"
-    return {REPORT: without_paths(report.text(every=True)) + "\n", VERSIONS: _versions(seed), SCRIPT if said else REASON: said or without_paths(text)}
+    return {
+        REPORT: without_paths(report.text(every=True)) + "\n",
+        VERSIONS: _versions(seed),
+        SCRIPT if said else REASON: said or without_paths(text),
+    }
 
 
 def without_paths(text: str) -> str:
@@ -293,7 +315,7 @@ def apart(t, j):
     return np.where((t == j) | ((t != t) & (j != j)), 0.0, gap)
 '''
 
-_DIFFER = '''
+_DIFFER = """
 def main():
     arrays = np.load(Path(__file__).with_name("arrays.npz"), allow_pickle=False)
     t = torch_side(*(torch.tensor(arrays[name]) for name in {torch})).numpy(){result} * 1.0
@@ -311,13 +333,17 @@ def main():
 
 if __name__ == "__main__":
     sys.exit(main())
-'''
+"""
 
 
 def _of_excerpt(made: Excerpt, where: Localization) -> Made:
     """The script of a piece."""
     result = made.sized(made.result).text()
-    masked = "    t, j = (np.where(x <= -9.9e3, -np.inf, x) for x in (t, j))  # -1e4, -1e9, finfo.min and -inf all say: masked\n" if made.masked else ""
+    masked = (
+        "    t, j = (np.where(x <= -9.9e3, -np.inf, x) for x in (t, j))  # -1e4, -1e9, finfo.min and -inf all say: masked\n"
+        if made.masked
+        else ""
+    )
     title = f"torch and jax part{'' if made.certain else ' (probably)'}: torch {where.torch}, jax {where.jax}."
     script = "\n".join([
         _head(title), _settings("float64"), f"LIMIT = {made.limit:g}", "", "", *made.source("torch"), "", "", *made.source("jax"), "", _APART, "",
@@ -392,8 +418,8 @@ def _given(dtype: str) -> str:
 def _of_whole(made: Whole, report: Report, why: str) -> Made:
     """The script of two programs; `why` it is not one of a piece of them."""
     half = made.dtype in ("bfloat16", "float16")
-    lies = "".join(f'\n    lies[{name!r}] = arrays[{name!r}]{move.text()}' for name, move in made.moves.items())
-    results = "".join(f'\n    t[{name!r}] = t[{name!r}]{move.text()}' for name, move in made.results.items() if name in made.gives["torch"])
+    lies = "".join(f"\n    lies[{name!r}] = arrays[{name!r}]{move.text()}" for name, move in made.moves.items())
+    results = "".join(f"\n    t[{name!r}] = t[{name!r}]{move.text()}" for name, move in made.results.items() if name in made.gives["torch"])
     run = f"""    torch_gives, jax_gives = {made.gives["torch"]}, {made.gives["jax"]}
     lies = dict(arrays){lies}
     found = torch_side(*(tensor(arrays[name]) for name in {made.takes["torch"]}))
@@ -402,8 +428,9 @@ def _of_whole(made: Whole, report: Report, why: str) -> Made:
     j = dict(zip(jax_gives, (np.asarray(x{', "float32"' * half}) for x in found))){results}"""
     judged = {name: tuple(judge) for name, judge in made.judged.items()}
     hows = list(dict.fromkeys(judge.how for judge in made.judged.values()))
+    title = f"{report.spec.name}: torch and jax differ in {made.dtype}. Both programs are here whole: {without_paths(why).rstrip('.')}."
     script = "\n".join([
-        _head(f"{report.spec.name}: torch and jax differ in {made.dtype}. Both programs are here whole: {without_paths(why).rstrip('.')}."), _settings(made.dtype, made.precision), f"JUDGED = {judged}", "", "",
+        _head(title), _settings(made.dtype, made.precision), f"JUDGED = {judged}", "", "",
         *made.torch, "", "", *made.jax, "", _APART, _given(made.dtype), _LEAVES.strip("\n").format(judge=_judging(hows), run=run) + "\n",
     ])  # fmt: skip
     return Made(script, made.arrays)

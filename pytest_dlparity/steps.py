@@ -12,7 +12,7 @@ from pytest_dlparity import run
 from pytest_dlparity.compare import Verdict
 from pytest_dlparity.excerpt import NoExcerpt, gap
 from pytest_dlparity.run import Prepared
-from pytest_dlparity.whole import APART, IN_FLOAT64
+from pytest_dlparity.whole import APART
 
 Arrays = dict[str, np.ndarray]
 PLAIN = 0.01  # of the largest gap: a first step may hide in rounding what the second shows
@@ -45,7 +45,9 @@ def steps(prep: Prepared, verdicts: Sequence[Verdict]) -> Steps:
     """
     first = _first(prep)
     if first is None:
-        raise NoExcerpt("the updates differ in rounding alone, which a script of one process cannot show" if verdicts else "the updates agree")
+        raise NoExcerpt(
+            "the updates differ in rounding alone, which a script of one process cannot show" if verdicts else "the updates agree"
+        )
     for less in _fewer(prep, *first):
         try:
             if (found := _first(less)) is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pytest_dlparity import run
 from pytest_dlparity.compare import Verdict
-from pytest_dlparity.excerpt import Move, NoExcerpt, plain
+from pytest_dlparity.excerpt import Move, NoExcerpt, gap, plain
 from pytest_dlparity.fewer import fewer
 from pytest_dlparity.reference import reference
 from pytest_dlparity.run import Prepared
@@ -246,14 +246,13 @@ def measured(t: np.ndarray, j: np.ndarray, how: str, truth: np.ndarray | None = 
     if how == "error":
         assert truth is not None
         return max(measured(side, truth, "rms") for side in (t, j))
+    if how == "apart":
+        return gap(t, j)
     t, j = t * 1.0, j * 1.0
     finite = np.isfinite(t) & np.isfinite(j)
     if not np.array_equal(t[~finite], j[~finite], equal_nan=True):
         return math.inf
-    gaps, size = np.abs(t[finite] - j[finite]), float(np.max(np.abs(t[finite]), initial=0))
+    gaps = np.abs(t[finite] - j[finite])
     if how in ("equal", "finite"):
         return float(np.count_nonzero(gaps)) if how == "equal" else 0.0
-    if how == "rms":
-        return float(np.sqrt(np.mean(gaps * gaps))) if gaps.size else 0.0
-    most = float(np.max(gaps, initial=0))
-    return most / size if size else math.inf if most else 0.0
+    return float(np.sqrt(np.mean(gaps * gaps))) if gaps.size else 0.0

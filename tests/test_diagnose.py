@@ -293,9 +293,9 @@ def test_what_is_near_is_tried_first():
 
 def test_a_localization_says_what_is_near():
     place = SimpleNamespace(file="model.py", line=3)
-    near = diagnose._near(SimpleNamespace(torch=place, jax=None))
+    near = diagnose._near(SimpleNamespace(torch=place, jax=None, more=((None, None),)))
     assert near(Call(0, "relu", {}, None, "/x/model.py", 3)) and not near(Call(0, "relu", {}, None, "/x/model.py", 4))
-    assert not diagnose._near(SimpleNamespace(torch=None))(Call(0, "relu", {}))
+    assert not diagnose._near(SimpleNamespace(torch=None, more=()))(Call(0, "relu", {}))
 
 
 # ---------------------------------------------------------------- other numbers of the same kind
@@ -355,3 +355,30 @@ def test_a_number_that_moves_nothing_is_not_found():
     assert constants.solved(lambda c: np.array([1.0]), 1.0) is None
     assert constants.solved(lambda c: None, 1.0) is None
     assert constants.solved(lambda c: np.zeros(0), 1.0) is None
+
+
+# ---------------------------------------------------------------- sides that will not be looked into
+
+
+def test_a_side_that_runs_under_no_mode_leaves_the_other_to_be_changed():
+    def shy(x):
+        if torch.overrides._is_torch_function_mode_enabled():
+            raise RuntimeError("not while anybody looks")
+        return (1.5 * x).sin()
+
+    found = searched(layer(shy, lambda x: jnp.sin(1.6 * x)))
+    assert found.refused["torch: RuntimeError"] == 1
+    assert [re.sub(r"test_diagnose.py:\d+", "HERE", cause.sentence) for cause in search.causes(found)] == [
+        "the jax side has 1.6 at HERE; with 1.5 in its place output and grad.input agree to 53 of 53 bits"
+    ]
+
+
+def test_warnings_of_a_hypothesis_are_nobodys_concern():
+    spec = layer(lambda x, y: F.kl_div(x.log_softmax(-1), y.softmax(-1), reduction="sum"), lambda x, y: F_mean(x, y), X, X)
+    [cause] = causes(spec)
+    assert "the mean over all" in cause.sentence or "takes the mean" in cause.sentence
+
+
+def F_mean(x, y):
+    p = jax.nn.softmax(y)
+    return (p * (jnp.log(p) - jax.nn.log_softmax(x))).mean()

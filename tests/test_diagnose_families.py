@@ -242,6 +242,28 @@ FAULTS = {
         {},
     ),
     "dropout": (lambda x: F.dropout(x, 0.5), lambda x: x, [X], {}),
+    "moved padding": (
+        lambda p, x: F.conv2d(x, p["w"], padding=1),
+        lambda p, x: convolved(x, p["w"], [(2, 0), (1, 1)]),
+        [IMAGES],
+        {"params": {"w": dlp.normal(2, 3, 3, 3)}},
+    ),
+    "dilated": (
+        lambda p, x: F.conv2d(x, p["w"], padding=1),
+        lambda p, x: convolved(x, p["w"], [(2, 2), (2, 2)], rhs_dilation=(2, 2)),
+        [IMAGES],
+        {"params": {"w": dlp.normal(2, 3, 3, 3)}},
+    ),
+    "another axis": (lambda x: F.layer_norm(x, (6,)), lambda x: normed(x.T).T, [X], {}),
+    "slice": (lambda x: x[:, 1:].exp(), lambda x: jnp.exp(x[:, :-1]), [X], {}),
+    "bounded": (lambda x: F.relu(x), lambda x: jnp.clip(x, 0.0, 0.7), [X], {}),
+    "too small to tell": (lambda x: F.layer_norm(x, (6,)), lambda x: normed(x, 1e-14), [X], {}),
+    "mask rows": (
+        lambda x, m: x.masked_fill(m[:, None, :], -9.0).softmax(-1),
+        lambda x, m: jax.nn.softmax(jnp.where(m[:, :, None], -9.0, x), -1),
+        [dlp.normal(2, 4, 4), dlp.fixed(np.array([[1, 0, 0, 1], [0, 1, 0, 0]], bool))],
+        {},
+    ),
     "with its padding": (
         lambda x: F.pad(x[:, :4].flip(1).cumsum(1).flip(1), (0, 2)),
         lambda x: jnp.where(jnp.arange(6) < 4, jnp.cumsum(x[:, ::-1], 1)[:, ::-1], 0),
@@ -387,6 +409,20 @@ conjugate: the jax side has the conjugate of what torch's fft_fft gives at HERE;
     bits. Write jnp.conj(...) there
 dropout: the jax side has no dropout, torch's dropout at HERE has it on (p = 0.5); with none in torch output and grad.input agree to 53 of 53 bits.
     Write train=False in the spec, or dropout on both sides
+moved padding: the jax side pads (2, 0) and (1, 1) (moved by 1 on one axis), torch's conv2d at HERE pads (1, 1) on each axis; with torch made to do
+    the same, output, grad.input and grad.w agree to 53 of 53 bits. Write padding=((1, 1), (1, 1))
+dilated: the jax side dilates the kernel by 2, torch's conv2d at HERE by 1; with dilation=2 in torch output, grad.input and grad.w agree to 53 of 53
+    bits. Write kernel_dilation=(1, 1)
+another axis: the jax side normalises over axis 0, torch's layer_norm at HERE over the last; with torch made to do the same, output and grad.input
+    agree to 53 of 53 bits. Write axis=-1
+slice: the jax side takes :-1 of axis 1, torch's indexing at HERE takes 1:; with :-1 in torch output and grad.input agree to 53 of 53 bits. Write
+    x[1:] on that axis
+bounded: the jax side bounds what relu gives by 0.7, torch's relu at HERE does not; with the bound in torch output and grad.input agree to 53 of 53
+    bits. Write jax.nn.relu(x)
+too small to tell: the jax side has eps=0 (or less than 1e-12), torch's layer_norm at HERE has eps=1e-05; with eps=0 (or less than 1e-12) in torch
+    output and grad.input agree to 53 of 53 bits. Write epsilon=1e-05
+mask rows: the jax side has the mask's rows and columns swapped, torch's masked_fill at HERE has not; with the transposed mask in torch output and
+    grad.input0 agree to 53 of 53 bits. Write the mask as torch has it
 with its padding: the jax side runs over the padding of a sequence, torch at HERE cuts it to its length first; with whole sequences in torch output
     and grad.input agree to 53 of 53 bits. Write seq_lengths=lengths
 """

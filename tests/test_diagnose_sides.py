@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 import pytest_dlparity as dlp
 from pytest_dlparity import diagnose, run
+from pytest_dlparity.diagnose import unrolled
 from pytest_dlparity.frameworks import jax_repair, torch_repair
 from pytest_dlparity.frameworks.jax_program import Program
 from pytest_dlparity.job import Job
@@ -247,3 +248,47 @@ def test_a_loss_is_changed_too():
     np.testing.assert_allclose(found["loss"], truth.torch.leaves["loss"], rtol=1e-13)
     np.testing.assert_allclose(found["grad.input1"], truth.torch.leaves["grad.input1"], rtol=1e-13)
     np.testing.assert_array_equal(side.run(prep, {}, True)["loss"], truth.jax.leaves["loss"])
+
+
+# ---------------------------------------------------------------- recurrent layers, written out
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("bias", "batch_first"), [(True, False), (False, True)])
+def test_a_recurrent_layer_written_out_is_torchs(kind, bidirectional, bias, batch_first):
+    torch.manual_seed(0)
+    layer = getattr(torch.nn, kind)(3, 4, 2, bias=bias, batch_first=batch_first, bidirectional=bidirectional).double()
+    written = []
+
+    class Mode(torch_repair._Watching):
+        def made(self, index, bound):
+            if bound.name in ("lstm", "gru", "rnn_tanh"):
+                written.append(unrolled.run(bound, unrolled.Otherwise()))
+            return bound.again()
+
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    with Mode():
+        y, _ = layer(x)
+    torch.testing.assert_close(written[0][0], y, rtol=1e-12, atol=1e-14)
+
+
+def test_one_direction_of_one_layer_is_another():
+    torch.manual_seed(0)
+    layer = torch.nn.LSTM(3, 4, 1, bidirectional=True).double()
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    found = []
+
+    class Mode(torch_repair._Watching):
+        def made(self, index, bound):
+            if bound.name == "lstm":
+                found.append(unrolled.run(bound, unrolled.Otherwise(1, unturned=True))[0])
+                found.append(unrolled.run(bound, unrolled.Otherwise(0, unturned=True))[0])  # the forward direction is never turned
+                found.append(unrolled.run(bound, unrolled.Otherwise(swapped=True))[0])
+            return bound.again()
+
+    with Mode():
+        y, _ = layer(x)
+    torch.testing.assert_close(found[0], torch.cat([y[..., :4], y[..., 4:].flip(0)], -1))
+    torch.testing.assert_close(found[1], y)
+    torch.testing.assert_close(found[2], torch.cat([y[..., 4:], y[..., :4]], -1))

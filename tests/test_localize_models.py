@@ -84,6 +84,7 @@ def test_a_bug_is_in_the_block_that_the_seed_draws():
 
 
 def test_an_argument_is_changed_in_its_place():
+    text, _ = models.written("resnet", bug("resnet", "batch norm eps (jax make_norm1)"), 0)
     assert "epsilon=(1e-3 if index == " in text
 
 

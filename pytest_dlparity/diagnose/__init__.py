@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -62,9 +63,21 @@ def searched(prep: Prepared, reference: Reference, deadline_s: float, near: Any 
     found = Search(prep, reference, time.perf_counter() + deadline_s)
     if reference.problem or not found.before.apart:
         return found
-    side, calls = _torch(prep)
-    if _is_narrow(prep, calls):
-        found = Search(prep, reference, found.until, agreement.NARROW)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a hypothesis warns of is nobody's concern, and under -W error it would fail by it
+        return _looked(found, near)
+
+
+def _looked(found: Search, near: Any) -> Search:
+    try:
+        side, calls = _torch(found.prep)
+    except Exception as error:  # noqa: BLE001  a side that does not run under a TorchFunctionMode: jax's is still there
+        found.refuse(f"torch: {type(error).__name__}", error)
+        _of_jax(found)
+        return found
+    if _is_narrow(found.prep, calls):
+        found = Search(found.prep, found.reference, found.until, agreement.NARROW)
+    found.sizes = {n for call in calls for _, array in call.arrays() for n in array.shape if n > 1}
     tried = list(search.hypotheses(calls, _variants(found, calls), _near(near), found.forward))
     _tried(found, side, tried)
     _of_jax(found)
@@ -94,8 +107,8 @@ def _tried(found: Search, side: Side, hypotheses: Iterable[search.Hypothesis]) -
 def _of_jax(found: Search) -> None:
     """Changes of the jax side: where torch's explain nothing by name, and where the jax side's own line can be told."""
     families, named = {one.family for one, _ in found.found}, found.simplest <= search.NAMED
-    if found.late or (named and not families & {"activation", "cast", "detach"}):
-        return
+    if found.until - time.perf_counter() < found.reference.seconds or (named and not families & {"activation", "cast", "detach"}):
+        return  # each of these is compiled anew, as the reference was
     try:
         side, read = jaxprs.side(found.prep)
     except Exception as error:  # noqa: BLE001  as in Search.attempt
@@ -161,6 +174,7 @@ def _ready(prep: Prepared) -> Any:
 
 
 def _near(near: Any) -> Callable[[Call], bool]:
-    places: Iterable[Any] = () if near is None else [near.torch] if hasattr(near, "torch") else near
+    """Whether a call stands where a Localization says that the sides part, or at one of these places."""
+    places: Iterable[Any] = () if near is None else [near.torch, *(torch for torch, _ in near.more)] if hasattr(near, "torch") else near
     known = {(place.file.rsplit("/", 1)[-1], place.line) for place in places if place is not None}
     return lambda call: (call.file.rsplit("/", 1)[-1], call.line) in known

@@ -225,7 +225,7 @@ def _masked_fill(call: Call) -> Iterator[Variant]:
                 "masked_fill infinite", "fills with -inf", f"with {now:g}", lambda a: a.again(value=math.copysign(math.inf, now)), "mask",
                 change="-inf in torch", write=f"jnp.where(mask, {now:g}, x)",
             )  # fmt: skip
-        start = now if math.isfinite(now) and abs(now) < 1e3 else math.copysign(10.0, now)
+        start = now if math.isfinite(now) and abs(now) < 1e3 else math.copysign(2.0, now)
         yield differs(
             "masked_fill value", "fills with {c}", f"with {now:g}", lambda a, c: a.again(value=c), "mask", change="{c} in torch",
             write=f"jnp.where(mask, {now:g}, x)", start=start, rank=1,
@@ -239,13 +239,14 @@ def _masked_fill(call: Call) -> Iterator[Variant]:
         change="no mask in torch",
         write="jnp.where(mask, value, x)",
     )
-    yield from _transposed_mask("masked_fill", call["mask"], "mask")
+    yield from _transposed_mask(call, "mask")
 
 
-def _transposed_mask(name: str, mask: Any, argument: str) -> Iterator[Variant]:
-    if isinstance(mask, Array) and len(mask.shape) >= 2 and mask.shape[-1] == mask.shape[-2] > 1:
+def _transposed_mask(call: Call, argument: str) -> Iterator[Variant]:
+    mask, shape = call[argument], call.out.shape if call.out is not None else ()
+    if isinstance(mask, Array) and len(mask.shape) >= 2 and len(shape) >= 2 and shape[-1] == shape[-2] > 1 and mask.shape[-2:] != (1, 1):
         yield differs(
-            f"{name} transposed", "has the mask's rows and columns swapped", "has not", lambda a: a.again(**{argument: a[argument].mT}), "mask",
+            f"{call.name} transposed", "has the mask's rows and columns swapped", "has not", lambda a: a.again(**{argument: a[argument].mT}), "mask",
             change="the transposed mask in torch", write="the mask as torch has it",
         )  # fmt: skip
 
@@ -258,7 +259,7 @@ def _where(call: Call) -> Iterator[Variant]:
         change="~condition in torch",
         write="jnp.where(condition, x, y)",
     )  # fmt: skip
-    yield from _transposed_mask("where", call["condition"], "condition")
+    yield from _transposed_mask(call, "condition")
 
 
 def _triangle(call: Call) -> Iterator[Variant]:

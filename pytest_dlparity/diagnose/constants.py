@@ -14,6 +14,7 @@ Residual = Callable[[float], np.ndarray | None]
 
 STEPS = 14  # of Gauss-Newton; a residual that is smooth in the constant needs three or four
 HOPELESS = 0.97  # cosine that is explained: a constant that is the cause explains nearly all of a residual from where it starts
+SMALL = 1e-8  # of the number that stood there: what is below that is 0 to anybody
 ROUNDING = 1e-13  # of the leaves, when the constant is right
 
 
@@ -125,7 +126,7 @@ def _forms(value: float, sizes: Sequence[int]) -> Iterator[tuple[float, str]]:
     sign, size = ("-", -value) if value < 0 else ("", value)
     if not size or not math.isfinite(size):
         return
-    for n in (n for n in sizes if n > 1):
+    for n in (n for n in sizes if n > 2):
         for number, text in (
             (n, f"{n}"), (1 / n, f"1/{n}"), (math.sqrt(n), f"sqrt({n})"), (1 / math.sqrt(n), f"1/sqrt({n})"),
             (n / (n - 1), f"{n}/{n - 1}"), ((n - 1) / n, f"{n - 1}/{n}"), (math.sqrt(n / (n - 1)), f"sqrt({n}/{n - 1})"),
@@ -133,6 +134,8 @@ def _forms(value: float, sizes: Sequence[int]) -> Iterator[tuple[float, str]]:
         ):  # fmt: skip
             if abs(size - number) <= 1e-3 * number:
                 yield (-number if sign else number), sign + text
+    if float(f"{size:.4g}") == size:
+        return  # a short decimal is what somebody wrote
     for denominator in range(2, 13):
         over = size * denominator
         if (
@@ -156,7 +159,8 @@ def named(found: Solution, residual: Residual, sizes: Iterable[int] = (), start:
     near: list[tuple[float, str]] = []
     zero = residual(0.0) if abs(found.value) <= found.width else None
     if zero is not None and float(np.linalg.norm(zero)) <= tolerated:
-        return 0.0, "0"
+        bound = 10.0 ** math.ceil(math.log10(10 * found.width))
+        return 0.0, "0" if bound <= SMALL * abs(start) else f"0 (or less than {bound:.0e})"
     narrow = [(number, f"{number:g} ({start:g} as {dtype} holds it)") for number, dtype in _rounded(start)]
     for number, text in (*names(found.value, sizes), *narrow):
         if near and number != near[0][0]:
@@ -182,18 +186,14 @@ def _rounded(number: float) -> Iterator[tuple[float, str]]:
 def said(texts: Sequence[str]) -> str:
     """Every name of one number: a short decimal, those that tell where it comes from; a long decimal only where there is no other.
 
-    >>> said(["0.125", "1/8", "1/sqrt(64)", "1/8"]), said(["1e-06"]), said(["8", "sqrt(64)"]), said(["1/5", "0.2"])
-    ('1/8 or 1/sqrt(64)', '1e-06', '8 or sqrt(64)', '0.2')
+    >>> said(["0.125", "1/8", "1/sqrt(64)", "1/8"]), said(["1e-06"]), said(["8", "sqrt(64)"]), said(["1/4", "0.25"])
+    ('1/8 or 1/sqrt(64)', '1e-06', '8 or sqrt(64)', '0.25 or 1/4')
     """
     unique = list(dict.fromkeys(texts))
     plain = [text for text in unique if _plain(text)]
-    short = [text for text in plain if text.isdecimal() or len(text.strip("-0.").split("e")[0]) <= 2]
-    telling = [text for text in unique if not _plain(text) and not (short and _fraction(text))]
-    return " or ".join((short[:1] + telling)[:3]) if telling else (short or plain or unique)[0]
-
-
-def _fraction(text: str) -> bool:
-    return text.strip("-").replace("/", "", 1).isdecimal()
+    short = [text for text in plain if len(text.partition("e")[0].replace(".", "").strip("-0")) <= 2]
+    telling = [text for text in unique if not _plain(text)]
+    return " or ".join((short[:1] + telling)[:3]) if telling else plain[0]
 
 
 def _plain(text: str) -> bool:

@@ -60,6 +60,7 @@ class Hypothesis(NamedTuple):
     places: int = 1
     constant: float | None = None
     text: str = ""  # of the constant
+    parts: tuple[Any, ...] = ()  # hypotheses that it joins
 
     def fixed(self, value: float, text: str) -> Hypothesis:
         """The hypothesis with its constant found."""
@@ -79,9 +80,8 @@ def joined(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
     for one in hypotheses:
         changes |= one.changes
     first = hypotheses[0]
-    return first._replace(
-        changes=changes, rank=max(one.rank for one in hypotheses), meaning=" and ".join(sorted(one.meaning for one in hypotheses))
-    )
+    meaning, rank = " and ".join(sorted(one.meaning for one in hypotheses)), max(one.rank for one in hypotheses)
+    return first._replace(changes=changes, rank=rank, meaning=meaning, parts=tuple(hypotheses))
 
 
 class Side(NamedTuple):
@@ -104,6 +104,7 @@ class Search:
     found: list[tuple[Hypothesis, Gaps]] = field(default_factory=list)
     parts: list[tuple[float, Hypothesis]] = field(default_factory=list)
     held: dict[Any, Any] = field(default_factory=dict)
+    sizes: set[int] = field(default_factory=set)  # lengths of the axes of what is computed
     errors: list[Exception] = field(default_factory=list)  # of a kind that a change of a call should not raise
 
     def __post_init__(self) -> None:
@@ -178,9 +179,8 @@ class Search:
         if not self._agrees(found):
             self._partly(one, found, base)
         elif self._holds(side, changes):
-            self.found.append((joined([*base, one]) if base else one, found))
-            if base:
-                self.held.setdefault("together", {})[id(self.found[-1][0])] = (*base, one)
+            parts = sorted([*base, one], key=lambda part: min(part.changes))  # in the order of the run
+            self.found.append((joined(parts) if base else one, found))
 
     def _agrees(self, found: Gaps) -> bool:
         """Whether the leaves agree, and those that did not have come much closer: a small difference may not stay as it was."""
@@ -234,10 +234,8 @@ class Search:
         return float(self.held["apart", side.name])
 
     def _sizes(self) -> list[int]:
-        if "sizes" not in self.held:
-            arrays = (*self.prep.params.values(), *self.prep.inputs.values(), *self.reference.torch.leaves.values())
-            self.held["sizes"] = sorted({n for array in arrays for n in (*array.shape, array.size) if n > 1})
-        return list(self.held["sizes"])
+        arrays = (*self.prep.params.values(), *self.prep.inputs.values(), *self.reference.torch.leaves.values())
+        return sorted(self.sizes | {n for array in arrays for n in (*array.shape, array.size) if n > 1})
 
     # ------------------------------------------------------------ other inputs
 
@@ -380,39 +378,38 @@ def causes(search: Search) -> list[Cause]:
     """What was found, as sentences: the simplest, and every other that is as simple and means something else."""
     if not search.found:
         return []
-    together = search.held.get("together", {})
-    simplest = min(_weight(one, together) for one, _ in search.found)
+    simplest = min(_weight(one) for one, _ in search.found)
     rivals: dict[str, tuple[Hypothesis, Gaps]] = {}
     for one, gaps in search.found:
-        if _weight(one, together) == simplest:
+        if _weight(one) == simplest:
             kept = rivals.get(one.meaning)
             if kept is None or _preferred(one) < _preferred(kept[0]):
                 rivals[one.meaning] = (one, gaps)
     chosen = sorted(rivals.values(), key=lambda r: _preferred(r[0]))
-    return [_cause(search, chosen, together)]
+    return [_cause(search, chosen)]
 
 
-def _weight(one: Hypothesis, together: dict[int, Any]) -> tuple[int, int]:
-    return len(together.get(id(one), (one,))), max(one.rank, NAMED)
+def _weight(one: Hypothesis) -> tuple[int, int]:
+    return len(one.parts), max(one.rank, NAMED)
 
 
 def _preferred(one: Hypothesis) -> tuple[int, bool, bool, int]:
     return one.rank, one.side != "jax", not one.where, one.places
 
 
-def _cause(search: Search, rivals: Sequence[tuple[Hypothesis, Gaps]], together: dict[int, Any]) -> Cause:
+def _cause(search: Search, rivals: Sequence[tuple[Hypothesis, Gaps]]) -> Cause:
     first, _ = rivals[0]
     leaves = tuple(sorted(search.before.apart, key=search.names.index))
     bits = min(found.bits(leaves) for _, found in rivals)
     agree = f"{said(leaves)} {'agrees' if len(leaves) == 1 else 'agree'} to {bits:.0f} of 53 bits"
-    parts = [together.get(id(one), (one,)) for one, _ in rivals[:SHOWN]]
+    parts = [one.parts or (one,) for one, _ in rivals[:SHOWN]]
     if len(parts) == 1:
         sentence = f"{_fact(parts[0])}; with {_both(parts[0])} {agree}"
     else:
         more = f", or {len(rivals) - SHOWN} more" if len(rivals) > SHOWN else ""
         sentence = f"either {', or '.join(map(_fact, parts))}{more}; these inputs cannot tell which: with each of these changes {agree}"
     worst = max((search.before.relative[name] for name in leaves), default=0.0)
-    write = first.said(first.write) if len(rivals) == 1 else ""
+    write = first.said(first.write) if len(rivals) == 1 and not first.parts else ""
     return Cause(first.family, sentence, first.side, first.where, write, worst, bits, leaves)
 
 

@@ -127,8 +127,8 @@ def rebuilt(tree: Any, values: Mapping[str, Any], name: Naming = dotted) -> Any:
 def refilled(tree: Any, values: Mapping[str, Any], name: Naming = dotted) -> Any:
     """The container with other numbers under the same names, as jax arrays of the dtypes that were there.
 
-    >>> refilled({"w": np.ones(1, np.float16), "n": 3}, {"w": np.zeros(1)})
-    {'w': Array([0.], dtype=float16), 'n': 3}
+    >>> refilled({"n": 3, "w": np.ones(1, np.float16)}, {"w": np.zeros(1)})
+    {'n': 3, 'w': Array([0.], dtype=float16)}
     """
     cast = {
         name(path): jnp.asarray(values[name(path)], leaf.dtype) for path, leaf in tree_flatten_with_path(tree)[0] if name(path) in values

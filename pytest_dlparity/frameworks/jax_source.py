@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,13 @@ class NoSource(ValueError):
     """An operation has no public function that computes it. The message names it."""
 
 
-class Equation(NamedTuple):
+def as_it_is(shape: Sequence[int]) -> tuple[int, ...]:
+    """The lengths of an operation that is not made smaller."""
+    return tuple(int(n) for n in shape)
+
+
+@dataclass(frozen=True)
+class Equation:
     """One operation to be written."""
 
     name: str
@@ -37,7 +44,7 @@ class Equation(NamedTuple):
     numbers: list[bool]  # which operands are numbers
     result: int = 0  # which of its results is wanted
     wide: bool = True  # a float64 run: narrower floats are not asked for
-    size: Size = lambda shape: tuple(int(n) for n in shape)  # what becomes of the lengths that are written into it
+    size: Size = as_it_is  # what becomes of the lengths that are written into it
 
     def __getitem__(self, name: str) -> Any:
         return self.params[name]
@@ -87,6 +94,10 @@ def text(equation: Equation) -> str:
     return f"{made}[{equation.result}]" if equation.name in _SEVERAL else made
 
 
+def _aval(atom: Any) -> Any:
+    return atom.aval
+
+
 def _numpy(value: Any) -> np.ndarray:
     array = np.asarray(value)
     return array.astype(np.float32) if jax_eager.is_narrow(array.dtype) else array
@@ -108,7 +119,8 @@ def results(source: str, function: str, arrays: Sequence[np.ndarray]) -> list[np
     """What a function of a piece of source gives: one array, or several. Run it in the settings of the dtype."""
     space: dict[str, Any] = {"jax": jax, "jnp": jnp, "lax": lax}
     exec(compile(source, "<reproducer>", "exec"), space)
-    found = jax.jit(space[function])(*map(jnp.asarray, arrays))
+    cheap = jax.jit(space[function], compiler_options={"xla_backend_optimization_level": 0})  # it runs once
+    found = cheap(*map(jnp.asarray, arrays))
     return [_numpy(part) for part in (found if isinstance(found, tuple) else (found,))]
 
 
@@ -161,7 +173,7 @@ class _Writer:
         return [*lines, f"return ({', '.join(results)}{',' if len(results) == 1 else ''})"]
 
     def read(self, atom: Any, known: dict[Any, str]) -> str:
-        return f'jnp.asarray({literal(atom.val)}, "{atom.aval.dtype}")' if isinstance(atom, Literal) else known[atom]
+        return f'jnp.asarray({literal(atom.val)}, "{_aval(atom).dtype}")' if isinstance(atom, Literal) else known[atom]
 
     def lines(self, jaxpr: Any, consts: Sequence[Any], known: dict[Any, str], results: Sequence[Any]) -> Iterator[str]:
         needed = {atom for atom in results if not isinstance(atom, Literal)}
@@ -210,7 +222,7 @@ class _Writer:
                 yield f"{known[var]} = {right}"
 
     def described(self, equation: Any, known: dict[Any, str], number: int) -> Equation:
-        literals = [isinstance(atom, Literal) and atom.aval.shape == () for atom in equation.invars]
+        literals = [isinstance(atom, Literal) and _aval(atom).shape == () for atom in equation.invars]
         names = [literal(atom.val) if plain else self.read(atom, known) for atom, plain in zip(equation.invars, literals, strict=True)]
         avals = [atom.aval for atom in equation.invars]
         return Equation(

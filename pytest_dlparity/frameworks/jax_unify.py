@@ -11,6 +11,7 @@ proved by it either: another array in its place has to fail.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from bisect import bisect_left
@@ -95,14 +96,15 @@ class Open:
         return self.made[key]
 
 
+Together = tuple[tuple[str, ...], list[tuple[int, ...]]]  # paths that are proved together, and the options that are left: one, mostly
+
+
 @dataclass
 class Found:
     """What a walk found out."""
 
     outputs: list[Any]  # None: it hangs on what is not known
-    ways: list[
-        tuple[tuple[str, ...], list[tuple[int, ...]]]
-    ]  # of unknowns that are proved together, the options that are left: one, mostly
+    ways: list[Together]
     first: str  # the first unknown that was given up: there the two sides part
     tried: int
     stopped: str  # why it was given up: "" it was not
@@ -153,7 +155,7 @@ class _Walk:
         self.arrays: dict[tuple[int, int], np.ndarray] = {}
         self.free = {
             number: set(range(len(one.options))) for number, one in enumerate(unknown)
-        }  # options that use nothing of a settled one's
+        }  # options that use nothing of a settled one
         self.using = [_using(one.options) for one in unknown]
         self.tried = 0
         self.first = self.stopped = ""
@@ -186,9 +188,10 @@ class _Walk:
         groups = {id(group): group for group in self.group.values()}.values()
         return [group for group in groups if any(self.unknown[member].proved for member in group.members)]
 
-    def _proved(self, group: Group) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
+    def _proved(self, group: Group) -> Together:
         places = [place for place, member in enumerate(group.members) if self.unknown[member].proved]
-        ways = dict.fromkeys(tuple(way[place] for place in places) for way in group.ways)
+        left = group.ways if len(group.ways) == 1 else self._free(group, far=True) or group.ways
+        ways = dict.fromkeys(tuple(way[place] for place in places) for way in left)
         return tuple(self.unknown[group.members[place]].path for place in places), list(ways)
 
     # ------------------------------------------------------------ unknowns
@@ -238,7 +241,7 @@ class _Walk:
 
         def read(atom: Any) -> _Held:
             if isinstance(atom, Literal):
-                return _Held(jax_eager.literal(atom.val, atom.aval.dtype), False)
+                return _Held(jax_eager.literal(atom.val, _dtype(atom)), False)
             at[atom].value = self._settled(at[atom].value)
             return at[atom]
 
@@ -252,10 +255,10 @@ class _Walk:
 
     def _equation(self, equation: Any, operands: list[_Held]) -> list[_Held]:
         name, params = equation.primitive.name, equation.params
-        inside = (params["call"].jaxpr, params["call"].consts) if name == "custom_vmap_call" else None
-        inside = closed(params) if name in INLINED or name == "composite" else inside
-        if inside is not None:
-            return self._run(*inside, operands)
+        if name == "custom_vmap_call":
+            return self._run(params["call"].jaxpr, params["call"].consts, operands)
+        if (name in INLINED or name == "composite") and (inside := closed(params)) is not None:
+            return self._run(inside[0], inside[1], operands)
         if name == "scan" and params["length"] <= TURNS:
             return self._scan(params, operands)
         if name == "cond" and not isinstance(operands[0].value, Open):
@@ -287,10 +290,10 @@ class _Walk:
             return _bound(equation, [value.value(at) if isinstance(value, Open) else value for value in values])
 
         if len(equation.outvars) == 1:
-            return [Open(members, lambda at: make(at)[0], tuple(shape), equation.outvars[0].aval.dtype)]
+            return [Open(members, lambda at: make(at)[0], tuple(shape), _dtype(equation.outvars[0]))]
         together = Open(members, make, (len(equation.outvars), *shape), None)
         return [
-            Open(members, lambda at, number=number: together.value(at)[number], tuple(var.aval.shape), var.aval.dtype)
+            Open(members, functools.partial(_nth, together, number), tuple(var.aval.shape), _dtype(var))
             for number, var in enumerate(equation.outvars)
         ]
 
@@ -345,29 +348,24 @@ class _Walk:
         for _ in range(TURNS):
             (goes_on,) = self._run(condition.jaxpr, condition.consts, [*asked, *carried])
             if isinstance(goes_on.value, Open):
-                raise _Endless("a loop of the jax side ends when a parameter that is not known says so")
+                raise EndlessLoop("a loop of the jax side ends when a parameter that is not known says so")
             if not goes_on.value:
                 return carried
             carried = self._run(body.jaxpr, body.consts, [*fixed, *carried])
-        raise _Endless(f"a loop of the jax side has more than {TURNS} turns")
+        raise EndlessLoop(f"a loop of the jax side has more than {TURNS} turns")
 
     # ------------------------------------------------------------ trying
 
     def _tested(self, value: Open, equation: Any, data: bool) -> Any:
         """The value, with the assignments gone that make of it what torch does not have while others make what it has."""
-        if (
-            data
-            and equation.primitive.name not in MOVES
-            and _is_float(value.dtype)
-            and prod(value.shape) > 1
-            and not self._is_hopeless(value)
-        ):
+        shows = data and equation.primitive.name not in MOVES and _is_float(value.dtype) and prod(value.shape) > 1
+        if shows and not self._is_hopeless(value):
             self._try(value)
         return self._settled(value)
 
     def _is_hopeless(self, value: Open) -> bool:
-        hopeless = (one for one in map(self.unknown.__getitem__, value.members) if one.in_vain >= PATIENCE or not one.options)
-        return bool(self.stopped) or any(True for _ in hopeless)
+        mine = [self.unknown[member] for member in value.members]
+        return bool(self.stopped) or any(one.in_vain >= PATIENCE or not one.options for one in mine)
 
     def _try(self, value: Open) -> None:
         fixed = {member: next(iter(self._options(member))) for member in value.members if self._is_settled(member)}
@@ -410,11 +408,10 @@ class _Walk:
         near = [self._free(group, far=False) for group in groups]
         every = [self._free(group, far=True) for group in groups]
         tried: set[tuple[int, ...]] = set()
-        for ways in (near, every) if near != every else (near,):
-            for joined in (
-                (self._of_one_layer(groups, ways), self._joined(groups, ways)) if len(groups) > 1 else (self._joined(groups, ways),)
-            ):
-                yield [way for way in joined if way not in tried]
+        for ways in (near, every):
+            for join in (self._of_one_layer, self._joined):
+                joined = [way for way in join(groups, ways) if way not in tried]
+                yield joined
                 tried.update(joined)
 
     def _likely(self, group: Group) -> list[tuple[int, ...]]:
@@ -438,7 +435,7 @@ class _Walk:
             for way in mine:
                 from_ = {self.unknown[m].options[option].layer for m, option in zip(group.members, way, strict=True)}
                 if len(from_) == 1:
-                    layers.setdefault(*from_, []).append(way)
+                    layers.setdefault(from_.pop(), []).append(way)
             sorted_.append(layers)
         shared = set.intersection(*({*layers} for layers in sorted_))
         found: list[tuple[int, ...]] = []
@@ -493,7 +490,13 @@ class _Walk:
         return print_.count > 1 and print_.distinct >= min(3, print_.count) and bool(self.known.find(print_))
 
     def _keep(
-        self, value: Open, fixed: Assignment, groups: list[Group], members: tuple[int, ...], hits: list[tuple[int, ...]], final: bool = False
+        self,
+        value: Open,
+        fixed: Assignment,
+        groups: list[Group],
+        members: tuple[int, ...],
+        hits: list[tuple[int, ...]],
+        final: bool = False,
     ) -> None:
         """The assignments that are found become those of one group; what the value does not hang on stays out of it."""
         first = {**fixed, **dict(zip(members, hits[0], strict=True))}
@@ -520,9 +523,8 @@ class _Walk:
             self.group[member] = Group((member,), [(option,)])
             if self.unknown[member].proved:
                 self._settle(member, option)
-        rest = Group(
-            tuple(group.members[place] for place in others), list(dict.fromkeys(tuple(way[p] for p in others) for way in group.ways))
-        )
+        ways = dict.fromkeys(tuple(way[place] for place in others) for way in group.ways)
+        rest = Group(tuple(group.members[place] for place in others), list(ways))
         self.group.update(dict.fromkeys(rest.members, rest))
 
     def _widened(self, members: tuple[int, ...], hit: tuple[int, ...], possible: Mapping[int, set[int]]) -> Iterator[tuple[int, ...]]:
@@ -557,20 +559,26 @@ def _using(options: Sequence[Option]) -> dict[str, list[int]]:
     return found
 
 
-class _Endless(RuntimeError):
+class EndlessLoop(RuntimeError):
     """A loop that cannot be followed."""
 
 
 def _given(value: Any, var: Any) -> Any:
     value = jax_eager.wide(value)
-    return (
-        value if jax_eager.is_key(value) or value.dtype.kind not in "iu" or value.dtype == var.aval.dtype else value.astype(var.aval.dtype)
-    )
+    return value.astype(var.aval.dtype) if not jax_eager.is_key(value) and value.dtype.kind in "iu" else value
 
 
 def _bound(equation: Any, values: Sequence[Any]) -> list[Any]:
     declared = [getattr(atom.aval, "dtype", None) for atom in equation.invars]
     return jax_eager.computed(equation.primitive.name, equation.primitive, equation.params, values, declared)
+
+
+def _nth(together: Open, number: int, at: Assignment) -> Any:
+    return together.value(at)[number]
+
+
+def _dtype(var: Any) -> Any:
+    return getattr(var.aval, "dtype", None)
 
 
 def _is_float(dtype: Any) -> bool:

@@ -288,7 +288,7 @@ def evaluate(side: Ready, job: Job, cotangents: Callable[[str, tuple[int, ...]],
             grads = tuple(None for _ in diff)  # type: ignore[misc]  # torch leaves out None where allow_unused gives it
         for (name, at), grad in zip(diff.items(), grads, strict=True):
             found[f"grad.{name}"] = torch.zeros_like(at) if grad is None else grad
-    found.update({f"state.{name}": tensor for name, tensor in side.buffers.items()})
+    found.update({f"state.{name}": tensor.clone() for name, tensor in side.buffers.items()})  # a later run writes into the buffer
     return Result({name: t.detach() if isinstance(t, Tensor) else torch.as_tensor(t) for name, t in found.items()}, fixed)
 
 

@@ -32,7 +32,9 @@ class Name(str):
     __slots__ = ()
 
 
-def text(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], size: Size = tuple, part: int | None = None, writes: bool = False) -> str:
+def text(
+    func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], size: Size = tuple, part: int | None = None, writes: bool = False
+) -> str:
     """A right hand side. Tensors among the arguments are Names; `size` is what becomes of the lengths that are written into the operation.
 
     part: which of several results. writes: an operation that writes to its argument does so; else it gives what it would have written.
@@ -272,7 +274,9 @@ class _Writer:
 
     def program(self, name: str) -> Program:
         inputs = iter(self.inputs)
-        places, body, result = [], [], "()"
+        places: list[str] = []
+        body: list[str] = []
+        result = "()"
         for node in self.traced.graph.nodes:
             if node.op == "placeholder":
                 places.append(next(inputs))
@@ -315,7 +319,9 @@ class _Writer:
 # ---------------------------------------------------------------- an optimizer
 
 
-def optimizer(job: Job, params: Mapping[str, np.ndarray], grads: Sequence[Mapping[str, np.ndarray]]) -> tuple[str, list[list[dict[str, Any]]]]:
+def optimizer(
+    job: Job, params: Mapping[str, np.ndarray], grads: Sequence[Mapping[str, np.ndarray]]
+) -> tuple[str, list[list[dict[str, Any]]]]:
     """(how an optimizer of torch's is made of a list `params`, for each step what a scheduler has set in each of its groups).
 
     Raises:

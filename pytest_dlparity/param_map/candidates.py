@@ -278,14 +278,18 @@ def _in_other_order(leaves: Sequence[Leaf], jax: Leaf, hints: Hints, count: int)
                 if order == tuple(range(count)) and len({*terms}) == 1:
                     continue  # a candidate by itself
                 carries = tuple(
-                    _carry(
-                        term, jax, layout, layout.text(_at(layout.left, 0, part, count), _at(layout.right, axis, place, count), added=i > 0)
-                    )
+                    _carry(term, jax, layout, _moved_part(layout, axis, (part, place, count), i > 0))
                     for place, part in enumerate(order)
                     for i, term in enumerate(terms[part])
                 )
                 uses = tuple((term.name, 0, part, part + 1, count) for part in range(count) for term in terms[part])
                 yield Candidate(carries, uses, (_layer(leaf), str(order)))
+
+
+def _moved_part(layout: Layout, axis: int, part: tuple[int, int, int], added: bool) -> str:
+    """The pattern that takes one part of the first axis to another place of a jax axis."""
+    from_, to, count = part
+    return layout.text(_at(layout.left, 0, from_, count), _at(layout.right, axis, to, count), added)
 
 
 def _terms(leaves: Sequence[Leaf], count: int) -> Iterator[tuple[tuple[Leaf, ...], ...]]:
@@ -319,7 +323,7 @@ def _parts(leaf: Leaf, jax: Leaf, hints: Hints) -> Iterator[Candidate]:
     size, whole = prod(jax.shape), prod(leaf.shape)
     for axis, n in enumerate(leaf.shape):
         other = whole // n
-        if whole % size == 0 and 2 <= (count := whole // size) <= MOST_PARTS and n % count == 0:
+        if whole % size == 0 and (2 <= (count := whole // size) <= MOST_PARTS or count == n > 1) and n % count == 0:
             for layout, place in _interleaved(leaf.shape, axis, count, jax.shape, hints):
                 for index in range(count):
                     pattern = layout.text(_at(layout.left, axis, index, count, place))
@@ -338,9 +342,9 @@ def _interleaved(shape: Shape, axis: int, count: int, jax: Shape, hints: Hints) 
     rest = (*shape[:axis], n, *shape[axis + 1 :])
     seen = hints.of(shape[axis])
     for layout in layouts(rest, jax, hints):
-        lengths = [dict(layout.sizes)[name] for name in layout.left[axis] if name != "1"]
-        for place in range(len(lengths) + 1):
-            by_turns = (*lengths[:place], count, *lengths[place:])
+        inner = [dict(layout.sizes)[name] for name in layout.left[axis] if name != "1"]
+        for place in range(len(inner) + 1):
+            by_turns = (*inner[:place], count, *inner[place:])
             yield layout._replace(far=layout.far or (place > 0 and by_turns not in seen)), place
     for lengths in seen:
         if len(lengths) == 3 and lengths[1] == count:
@@ -404,7 +408,7 @@ def _in_row(carry: Carry, torch: str, axis: int, part: str, axes: int) -> Carry:
     names = " ".join("abcdefgh"[:axes])
     left, _, right = (pattern or f"{names} -> {names}").partition("->")
     words = _WORDS.findall(right)
-    return carry._replace(torch=torch, pattern=f"{added}{left.strip()} -> {' '.join([*words[:axis], part, *words[axis:]])}")
+    return carry._replace(torch=torch, pattern=f"{added}{left.strip()} -> {' '.join([*words[:axis], part, *words[axis:]])}".strip())
 
 
 _WORDS = re.compile(r"(?:\([^)]*\)|[\w/-]+)(?:\[\d+:\d+\])?")

@@ -71,7 +71,7 @@ def _shared(ties: Sequence[Tie]) -> list[str]:
             wrong.append(f'param_map gives jax "{leaf.name}" to {names}. A jax array takes the numbers of one; leave the others out.')
             laid_out = [tie for tie in laid_out if tie.jax is not leaf]
     whole = [Carry(tie.torch.name, tie.jax.name) for tie in ties if tie.pattern is None]
-    torch, jax = ({leaf.name: leaf.shape for tie in ties for leaf in (tie[side],)} for side in (0, 1))
+    torch, jax = {tie.torch.name: tie.torch.shape for tie in ties}, {tie.jax.name: tie.jax.shape for tie in ties}
     joined = {leaf for tie in laid_out if not carried(tie).is_whole for leaf in (tie.torch, tie.jax)}
     parts = [carried(tie) for tie in laid_out if tie.torch in joined or tie.jax in joined]
     near = [carry for carry in whole if any(carry.jax == part.jax or carry.torch == part.torch for part in parts)]

@@ -58,13 +58,16 @@ class Atom(NamedTuple):
     part: tuple[int, int] | None = None
     flipped: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.part[0]}/{self.part[1]}" if self.part else self.name
+
 
 class Axis(NamedTuple):
     atoms: tuple[Atom, ...]
     cut: tuple[int, int] | None = None
 
     def __str__(self) -> str:
-        return f"({' '.join(atom.name or f'{atom.part[0]}/{atom.part[1]}' for atom in self.atoms if atom.name or atom.part)})"
+        return f"({' '.join(map(str, self.atoms))})"
 
 
 class Pattern(NamedTuple):
