@@ -198,8 +198,9 @@ class _Cutter:
         near = targets[-1]
         wanted, room = set(), KEPT
         for index in sorted(ancestors(trace, targets), key=lambda i: abs(i - near)):
-            room -= math.prod(trace.nodes[index].shape)
-            if room > 0:
+            size = math.prod(trace.nodes[index].shape)
+            if size <= room:
+                room -= size
                 wanted.add(index)
         again = run_again(self.prep, wanted, self.where.backward)
         if again.steps() != trace.steps():
@@ -279,9 +280,9 @@ class _Cutter:
             return []
         if (torch, jax) == self.leaf:
             return [self._leaf_move(t, j)]
-        found = sorted((-_likeness(move(t), j), move) for move in _layouts(t.shape, j.shape))
+        likely = sorted(((_likeness(move(t), j), move) for move in _layouts(t.shape, j.shape)), key=lambda found: -found[0])
         usual = [_lying(order, t.shape, j.shape) for order in self._orders(t.ndim)]
-        return list(dict.fromkeys([*usual, *(move for likeness, move in found[:2] if -likeness > ALIKE)]))
+        return list(dict.fromkeys([*usual, *(move for likeness, move in likely[:2] if likeness > ALIKE)]))
 
     def _orders(self, rank: int) -> list[tuple[int, ...]]:
         """How the axes of this many are permuted on jax's side: as those of what is read at the parting, or not at all."""

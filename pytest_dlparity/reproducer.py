@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -119,7 +120,9 @@ def written(report: Report, ready: Begun, directory: str | os.PathLike[str], nam
         name: of the test; the folder's name is made from it, another one for every test.
     """
     try:
-        made = _made(report, ready)
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # of the user's programs, which run again here; the test has had its say
+            made = _made(report, ready)
     except Exception as error:  # noqa: BLE001  the verdict stands whatever happens here
         made = Made(arrays=_arrays(ready), why=parity.first_line(error))
     place = Path(directory) / folder(name)

@@ -133,8 +133,8 @@ def test_many(parity):
 """,
     )
     short, long = run(runner), run(runner, "-vv")
-    assert said(short, "and 3 more: output.3, output.4, output.5 (-vv shows all)")
-    assert not said(long, "and 3 more: output.3, output.4, output.5 (-vv shows all)")
+    assert said(short, "and 5 more: output.1, output.2, output.3, output.4, output.5 (-vv shows all)")
+    assert not said(long, "and 5 more: output.1, output.2, output.3, output.4, output.5 (-vv shows all)")
     last = "output.5: semantics. output.5 differs in float64, the two sides compute different mathematics"
     assert said(long, last) and not said(short, last)
 
@@ -319,7 +319,7 @@ def test_auto(): ...
         ("SINE, dtype='float16'", "the dlparity marker has no argument 'dtype'. Write dtypes=."),
         (
             "SINE, colour=1",
-            "the dlparity marker has no argument 'colour'. It has devices, dtypes, modes, seed, tolerance, strict, speed, spec.",
+            "the dlparity marker has no argument 'colour'. It has devices, dtypes, modes, seed, tolerance, strict, speed, localize, spec.",
         ),
         ("SINE, WRONG", "the dlparity marker has 2 positional arguments. It takes one: a spec, or a function that makes one."),
         ("SINE, spec=WRONG", "the dlparity marker has two specs, one positional and one as spec=. Give one."),

@@ -86,7 +86,8 @@ def _layer_norm(call: Call) -> Iterator[Variant]:
     if math.prod(call["input"].shape) > n:
         for words, chosen in _other_axes(call):
             yield differs(
-                f"layer_norm over {words}", f"normalises over {words}", f"over the last {len(dims)} axes" if len(dims) > 1 else "over the last", lambda a, chosen=chosen: _over(a, chosen),
+                f"layer_norm over {words}", f"normalises over {words}",
+                f"over the last {len(dims)} axes" if len(dims) > 1 else "over the last", lambda a, chosen=chosen: _over(a, chosen),
                 "axis", write=f"axis={dims if len(dims) > 1 else -1}",
             )  # fmt: skip
 
