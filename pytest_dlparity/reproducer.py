@@ -173,6 +173,8 @@ def _made(report: Report, ready: Begun) -> Made:
     try:
         if prep.job.kind == "optimizer":
             return _of_steps(steps.steps(prep, failed), report)
+        if prep.job.steps and all(v.name.startswith(("update.", "loss.")) for v in failed):
+            return _of_steps(steps.steps(steps.of_training(prep, ready.reference), failed), report)
         where = _where(report, ready)
         why = where.reason
         if where.status == "parts":

@@ -11,6 +11,9 @@ import numpy as np
 from pytest_dlparity import run
 from pytest_dlparity.compare import Verdict
 from pytest_dlparity.excerpt import NoExcerpt, gap
+from pytest_dlparity.job import Job
+from pytest_dlparity.param_map import Carry
+from pytest_dlparity.reference import Reference
 from pytest_dlparity.run import Prepared
 from pytest_dlparity.whole import APART
 
@@ -57,6 +60,26 @@ def steps(prep: Prepared, verdicts: Sequence[Verdict]) -> Steps:
         except Exception:  # noqa: BLE001  an optimizer may be written for all of its parameters
             continue
     raise NoExcerpt("the steps do not differ when they are run again")
+
+
+def of_training(prep: Prepared, truth: Reference) -> Prepared:
+    """A training loop's optimizer by itself, on the loop's parameters; its gradients are those of the first step, in every step.
+
+    Raises:
+        NoExcerpt: the loop has no gradients to give it.
+    """
+    torch_side, _ = run.frameworks()
+    grads = {name: truth.torch.leaves[f"grad.{name}"] for name in prep.trained if f"grad.{name}" in truth.torch.leaves}
+    if not grads:
+        raise NoExcerpt("the training loop has no gradient that is compared")
+    params, names = {name: prep.params[name] for name in grads}, tuple(grads)
+    job = Job(
+        "optimizer", (), wrt=names, trained=names, steps=prep.job.steps, torch_optimizer=prep.job.torch_optimizer,
+        jax_optimizer=prep.job.jax_optimizer,
+    )  # fmt: skip
+    program = torch_side.Program(lambda: None, params=params, tree=dict.fromkeys(params))
+    carries = tuple(Carry(name, name) for name in names)
+    return Prepared(prep.spec, prep.seed, job, program, None, carries, params, {}, {}, [grads] * prep.job.steps, names, grid=prep.grid)
 
 
 def _first(prep: Prepared) -> tuple[int, str, float] | None:

@@ -69,7 +69,9 @@ def whole(prep: Prepared, verdicts: Sequence[Verdict]) -> Whole:
     """
     chosen, dtype = _chosen(verdicts)
     if prep.job.steps:
-        raise NoExcerpt("an optimizer's steps are no function of arrays")
+        raise NoExcerpt("the steps of a training loop are no function of arrays")
+    if dtype == "complex64":
+        raise NoExcerpt("programs of complex numbers are written in double precision alone")
     if prep.spec.shared_randomness:
         raise NoExcerpt("the two sides share random draws")
     until = time.perf_counter() + SECONDS

@@ -369,6 +369,28 @@ def test_an_optimizers_steps_are_written_without_optax(tmp_path):
         assert {name: array.shape for name, array in arrays.items()} == {"param.w": (2, 2), "grad.1.w": (2, 2)}
 
 
+def training(rate: float) -> Spec:
+    loss = dlp.loss(F.cross_entropy, lambda z, y: optax.softmax_cross_entropy_with_integer_labels(z, y).mean())
+    optimizer = dlp.optimizer(lambda p: torch.optim.SGD(p, lr=0.1), optax.sgd(rate))
+    linear = lambda p, x: x @ p["weight"].T + p["bias"]
+    inputs = [dlp.normal(4, 6), dlp.integers(4, high=3)]
+    return dlp.model(nn.Linear(6, 3), linear, inputs=inputs, loss=loss, optimizer=optimizer, steps=2)
+
+
+def test_a_training_loop_whose_updates_alone_differ_is_shown_by_its_optimizer(tmp_path):
+    path = dlp.reproduce(training(0.2), tmp_path)
+    code, text = alone(path, cwd=tmp_path)[path]
+    assert code == 1 and text.startswith("step 1, update of weight at [")
+    assert "optimizer = torch.optim.SGD(params, lr=0.1)" in path.read_text() and "-0.2 * " in path.read_text()
+
+
+def test_a_training_loop_without_gradients_has_none_to_give():
+    _, ready = failing(training(0.2))
+    ready.reference.torch.leaves.clear()
+    with pytest.raises(NoExcerpt, match=r"^the training loop has no gradient that is compared$"):
+        steps.of_training(ready.prep, ready.reference)
+
+
 def test_updates_that_differ_in_rounding_alone_have_no_script():
     spec = dlp.optimizer(lambda p: torch.optim.SGD(p, lr=0.1), optax.sgd(0.1), params=PARAMS, steps=2)
     _, ready = failing(spec)
