@@ -10,7 +10,7 @@ from __future__ import annotations
 import linecache
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any, NamedTuple
@@ -442,9 +442,19 @@ class _Search:
             return None
         if not t.data:
             return _maker(self.torch, t), _maker(self.jax, j)
+        later = t, j
         while (back := self._odd_before(t, j)) is not None:
-            t, j = back
+            later, (t, j) = (t, j), back
+        if self._lies_alike_before(self.jax, j.index, self.made.jax.get(t.index, ()), lambda k: (t.index, k)):
+            return later[0], j  # jax moves what torch reads as it is
+        if self._lies_alike_before(self.torch, t.index, self.made.torch.get(j.index, ()), lambda k: (k, j.index)):
+            return t, later[1]
         return t, j
+
+    def _lies_alike_before(self, trace: Trace, index: int, partners: Iterable[int], pair: Callable[[int], tuple[int, int]]) -> bool:
+        """Whether a value that one side has in another order lies there as on the other side right before."""
+        behind = ancestors(trace, [index]) - {index}
+        return any(k in behind and self._value("jax", pair(k)[1]) is not None and not self._lies_oddly(*pair(k)) for k in partners)
 
     def _odd_before(self, t: Node, j: Node) -> tuple[Node, Node] | None:
         """The pair of values before these that is oddly arranged already."""
@@ -455,7 +465,7 @@ class _Search:
                 continue
             for other in sorted(set(self.made.jax.get(read, ())) & behind, reverse=True):
                 yours = self._value("jax", other)
-                if yours is not None and mine.shape == yours.shape and relation.relation(mine, yours).odd:
+                if yours is not None and relation.relation(mine, yours).odd:
                     return self.torch.nodes[read], self.jax.nodes[other]
         return None
 
