@@ -16,7 +16,7 @@ from pytest_dlparity.report import Report
 WANTED = ("off", "auto", "always")
 PATIENCE = 2.0  # seconds before a line says what is being done
 TRACES = 4  # runs of the float64 reference that two traces and a second look take, about
-DEADLINE = 20.0  # seconds in which causes are looked for
+DEADLINE = 8.0  # seconds in which causes are looked for: those near the place come first
 
 Say = Callable[[str], None]
 
