@@ -271,11 +271,12 @@ class _Search:
             culprit, t, j = self._left_out(proof, ours, theirs)
         elif self.backward and (stopped := self._stopped(ours)) is not None:
             culprit, j = stopped
+        certain = proof is not None and (not self.backward or (t is not None and bool(t.frames or t.module)))  # sums of cotangents have no line
         last_t, last_j = self._last(t, j)
         if last_t is None and ours is not None and theirs is not None:
             last_t, last_j = self._last(self.torch.nodes[ours.node], self.jax.nodes[theirs.node])
         return Localization(
-            "parts", certain=proof is not None and t is not None and bool(t.frames or t.module), backward=self.backward, leaf=self.leaves[0],
+            "parts", certain=certain, backward=self.backward, leaf=self.leaves[0],
             torch=self._place(self.torch, t), jax=self._place(self.jax, j),
             last_torch=self._place(self.torch, last_t), last_jax=self._place(self.jax, last_j),
             relation=self._relation(proof, ours, theirs), culprit=culprit, rows=self._rows(),
@@ -465,7 +466,7 @@ class _Search:
                 continue
             for other in sorted(set(self.made.jax.get(read, ())) & behind, reverse=True):
                 yours = self._value("jax", other)
-                if yours is not None and relation.relation(mine, yours).odd:
+                if yours is not None and sorted(mine.shape) == sorted(yours.shape) and relation.relation(mine, yours).odd:
                     return self.torch.nodes[read], self.jax.nodes[other]
         return None
 
