@@ -219,10 +219,10 @@ def partings(made: Alignment, leaves: Sequence[str], backward: bool = False) -> 
     found: list[tuple[Entry | None, Entry | None]] = []
     while ours and theirs:
         ranked = [
-            (rank, -shared, a, b)
+            (a + b, -shared, a, b)
             for a, one in enumerate(ours)
             for b, other in enumerate(theirs)
-            if (shared := _shared(made, one, other)) and (rank := a + b) >= 0
+            if (shared := _shared(made, one, other))
         ]
         if not ranked:
             break

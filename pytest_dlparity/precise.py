@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pytest_dlparity import align, locate, tolerance, tracing
+from pytest_dlparity import align, distance, locate, tolerance, tracing
 from pytest_dlparity.locate import Place
 from pytest_dlparity.reference import Reference
 from pytest_dlparity.run import Prepared
@@ -116,8 +116,8 @@ class _Run:
         for node in self.low.nodes:
             truth = self.exact.nodes[self.pairs[node.index]].value if node.index in self.pairs else None
             if node.value is not None and truth is not None and node.value.shape == truth.shape and truth.dtype.kind == "f":
-                error = _relative(node.value.astype(np.float64), truth) / self.roundoff
-                if not math.isnan(error):
+                error = distance.between(node.value.astype(np.float64), truth).relative / self.roundoff
+                if math.isfinite(error):
                     found[node.index] = error
             elif len(node.reads) == 1 and node.reads[0] in found:
                 found[node.index] = found[node.reads[0]]
@@ -137,8 +137,3 @@ def _in_order(low: list[Node], exact: list[Node]) -> Iterator[tuple[Node, Node]]
     for block in SequenceMatcher(None, names[0], names[1], autojunk=False).get_matching_blocks():
         yield from zip(low[block.a : block.a + block.size], exact[block.b : block.b + block.size], strict=True)
 
-
-def _relative(value: np.ndarray, truth: np.ndarray) -> float:
-    finite = np.isfinite(value) & np.isfinite(truth)
-    size = float(np.linalg.norm(truth[finite]))
-    return float(np.linalg.norm(value[finite] - truth[finite])) / size if size else math.nan

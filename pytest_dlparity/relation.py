@@ -57,6 +57,8 @@ def relation(torch: np.ndarray, jax: np.ndarray, sizes: Sequence[int] = ()) -> R
 
 def in_layout(values: np.ndarray, like: np.ndarray) -> np.ndarray:
     """An array in the shape of another, its axes permuted so that the two are most alike; both have the same number of elements."""
+    if "c" in values.dtype.kind + like.dtype.kind:  # its parts are no axis that could move
+        return values.reshape(like.shape)
     moved: np.ndarray = _layout(_real(values), _real(like))[1].reshape(like.shape)
     return moved
 

@@ -1,7 +1,7 @@
 """What one side computed in one run, value by value: who made each array, from what, and a fingerprint that no layout moves.
 
-A fingerprint is made of means, so neither a transpose nor a broadcast changes it: an array in NCHW is known again in NHWC, and a bias of one
-row is known in a matrix of equal rows. -inf, finfo.min and -1e9 are one class of values ("masked"), because libraries differ in which they use.
+A fingerprint is made of means, so no transpose or reshape changes it: an array in NCHW is known again in NHWC. -inf, finfo.min and -1e9 are one
+class of values ("masked"), because libraries differ in which they use.
 """
 
 from __future__ import annotations
@@ -143,9 +143,9 @@ def _different(x: np.ndarray) -> int:
     return 1 + int(np.count_nonzero(found[1:] != found[:-1]))
 
 
-def alike(a: Fingerprint, b: Fingerprint, rtol: float = 1e-9, broadcast: bool = False) -> bool:
-    """Whether two fingerprints are those of the same values; with `broadcast` each value may be there several times more on one side."""
-    if a[:4] != b[:4] and not (broadcast and all((m == 0) == (n == 0) for m, n in zip(a[:4], b[:4], strict=True))):
+def alike(a: Fingerprint, b: Fingerprint, rtol: float = 1e-9) -> bool:
+    """Whether two fingerprints are those of the same values, whatever their order."""
+    if a[:4] != b[:4]:
         return False
     square = max(a.square, b.square)
     size = max(-a.low, a.high, -b.low, b.high, 0.0)
@@ -167,11 +167,11 @@ class Index:
         self.items = sorted(items, key=lambda item: item[0].square)
         self.keys = [item[0].square for item in self.items]
 
-    def find(self, wanted: Fingerprint, rtol: float = 1e-9, broadcast: bool = False) -> list[int]:
+    def find(self, wanted: Fingerprint, rtol: float = 1e-9) -> list[int]:
         """What was given beside each fingerprint that is alike."""
         width = 4 * rtol * wanted.square + 1e-300
         first, end = bisect_left(self.keys, wanted.square - width), bisect_right(self.keys, wanted.square + width)
-        return [number for print_, number in self.items[first:end] if alike(wanted, print_, rtol, broadcast)]
+        return [number for print_, number in self.items[first:end] if alike(wanted, print_, rtol)]
 
 
 def informative(node: Node) -> bool:

@@ -43,7 +43,7 @@ def test_a_passing_spec_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_always_follows_a_passing_spec_too() -> None:
     report = dlp.check(gelu(approximate=False), localize="always")
     assert report.ok
-    assert "\n  where: the two sides agree everywhere\n" in str(report)
+    assert "\n  where: the two sides agree in every leaf, in float64\n" in str(report)
 
 
 def test_a_loss_of_precision_has_its_operation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def test_a_stopped_gradient_is_said() -> None:
 
 def test_a_right_port_agrees() -> None:
     found = of_net()
-    assert (found.status, str(found)) == ("agree", "the two sides agree everywhere")
+    assert (found.status, str(found)) == ("agree", "the two sides agree in every leaf, in float64")
 
 
 def attention(p: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
@@ -287,3 +287,21 @@ def test_no_float64() -> None:
 def test_no_spec() -> None:
     with pytest.raises(dlp.SpecError, match=r"^3 is no spec. Make one with dlp.layer, dlp.loss, dlp.optimizer or dlp.model.$"):
         localize(3)  # type: ignore[arg-type]
+
+
+def test_a_leaf_that_only_one_side_returns_is_no_agreement() -> None:
+    found = localize(dlp.layer(torch=lambda x: (x, x * 2), jax=lambda x: (x,), inputs=[dlp.normal(3)], wrt=[]))
+    assert str(found) == "where the two sides part cannot be told: only torch returns output.1."
+
+
+def test_a_whole_layer_that_one_side_leaves_out() -> None:
+    torch_side = lambda p, x: torch.tanh(F.layer_norm(x @ p["w"], (5,)) @ p["v"])
+    jax_side = lambda p, x: jnp.tanh((x @ p["w"]) @ p["v"])
+    found = localize(dlp.layer(torch_side, jax_side, params={"w": dlp.normal(4, 5), "v": dlp.normal(5, 5)}, inputs=[dlp.normal(3, 4)]))
+    assert (found.culprit, found.certain) == ("jax leaves out torch's layer_norm", True)
+
+
+def test_complex_values_are_followed_too() -> None:
+    found = localize(dlp.layer(torch=lambda x: torch.fft.fft(x) * 2, jax=lambda x: jnp.fft.fft(x) * 3, inputs=[dlp.normal(4, 6)], wrt=[]))
+    assert found.status == "parts"
+    assert (found.certain, found.relation) == (True, "jax = torch * 1.5")

@@ -39,12 +39,6 @@ def test_one_changed_element_is_seen() -> None:
     assert not alike(fingerprint(IMAGE), fingerprint(other))
 
 
-def test_a_broadcast_is_known_where_it_is_asked_for() -> None:
-    wide = np.broadcast_to(IMAGE[:, :, :1, :1], IMAGE.shape)
-    assert not alike(fingerprint(IMAGE[:, :, :1, :1]), fingerprint(wide))
-    assert alike(fingerprint(IMAGE[:, :, :1, :1]), fingerprint(wide), broadcast=True)
-
-
 @pytest.mark.parametrize("fill", [-np.inf, np.finfo(np.float64).min, -1e9, -1e30, np.finfo(np.float32).min])
 def test_mask_values_are_one_class(fill: float) -> None:
     masked, other = IMAGE.copy(), IMAGE.copy()
