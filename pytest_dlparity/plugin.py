@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_dlparity import hooks, lock
+from pytest_dlparity.errors import ParityError
 
 if TYPE_CHECKING:
     from pytest_dlparity.asked import Asked
@@ -395,6 +396,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report = yield
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None and call.excinfo is not None and call.excinfo.errisinstance(ParityError):
+        crash.message = crash.message.partition("\n")[0]  # of the short summary, of JUnit and annotations; the whole stands above
     if call.when == "call" and not isinstance(report, getattr(pytest, "SubtestReport", ())):
         report.dlparity = {
             "rows": item.stash.get(ROWS, []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -119,6 +120,19 @@ def test_a_run_says_it_by_itself_in_each_cell_and_looks_once(pytester: pytest.Py
     result.assert_outcomes(failed=2, passed=1)
     assert result.stdout.str().count("where: the two sides part") == 2
     assert len(looked) == 1
+
+
+def test_the_short_summary_has_the_verdict_and_no_more(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")  # where pytest cuts no message
+    said = ran(pytester, "--junit-xml=junit.xml").stdout.str().partition("short test summary info")[2]
+    first = "gelu [cpu-float32]: 2 of 2 leaves disagree: output differs in float64, the two sides compute different mathematics"
+    assert [line.partition(" - ")[2] for line in said.splitlines() if "float32" in line] == [f"pytest_dlparity.errors.ParityError: {first}"]
+    assert said.count("\n") == 3  # two failures between two rules
+    message = ElementTree.parse(pytester.path / "junit.xml").getroot().find(".//failure")
+    assert message is not None
+    assert message.attrib["message"].endswith(first)
+    assert message.text is not None
+    assert "where: the two sides part" in message.text
 
 
 def test_a_run_can_be_told_not_to(pytester: pytest.Pytester) -> None:
