@@ -181,6 +181,7 @@ def _located(prep: Prepared, truth: Reference, bad: list[str]) -> Localization:
         if alone := [name for name in ours if name not in theirs and not name.startswith("state.")]:
             return Localization("unknown", reason=f"only {side} returns {alone[0]}.")
     forward = [name for name in disagreeing(truth, 100 * TIGHT) if bad and not name.startswith(("grad.", "update.", "state.", "loss."))]
+    forward = forward or [name for name in bad if name.startswith("state.")]
     leaves = forward or [name for name in bad if name.startswith("grad.")]
     if not leaves:
         return Localization("unknown" if bad else "agree", reason=f"{bad[0]} is not followed through the program." if bad else "")
@@ -271,10 +272,12 @@ class _Search:
         proof = self._proof(ours, theirs)
         if blamed is not None:  # a parameter stands in no line: then it is the operation that reads it
             t, j = (made if made is not None and made.frames else entry for made, entry in zip(blamed, (t, j), strict=True))
+        elif self.backward and (stopped := self._stopped(ours)) is not None:
+            culprit, t, j = stopped
+        elif proof is not None and proof.kind == "moved":
+            t, j = self.torch.nodes[proof.torch], self.jax.nodes[proof.jax]
         elif not culprit and proof is not None and proof.kind:
             culprit, t, j = self._left_out(proof, ours, theirs)
-        elif self.backward and (stopped := self._stopped(ours)) is not None:
-            culprit, j = stopped
         certain = proof is not None and (not self.backward or (t is not None and bool(t.frames or t.module)))  # sums of cotangents have no line
         last_t, last_j = self._last(t, j)
         if last_t is None and ours is not None and theirs is not None:
@@ -373,7 +376,7 @@ class _Search:
             for value in values if not self._late() else ():
                 result = self._recomputed("torch", ours.node, {at: value})
                 if result is not None and alike(fingerprint(result), wanted, LOOSE):
-                    return self._said(at, value), self._made_where(at, other)
+                    return self._said(at, value), self._made_where(at, other, self.torch.nodes[ours.node], self.jax.nodes[theirs.node])
         return "", None
 
     def _exchanges(self, ours: Entry, theirs: Entry) -> Iterator[tuple[int, int, list[np.ndarray]]]:
@@ -440,14 +443,14 @@ class _Search:
         what = "an operand" if node.data else "a constant"
         return f"{what} is not the same on both sides ({between.text}); with jax's in its place torch's operation gives jax's value"
 
-    def _made_where(self, at: int, other: int) -> tuple[Node | None, Node | None] | None:
-        """The nodes that made an exchanged operand; for a parameter, the operations that read it."""
+    def _made_where(self, at: int, other: int, reads: Node, others: Node) -> tuple[Node | None, Node | None] | None:
+        """The nodes that made an exchanged operand; for a parameter, the operations that read it. `reads`, `others`: the operations."""
         t, j = self.torch.nodes[at], self.jax.nodes[other]
         if t.kind in ("param", "input"):
             return None
         if not t.data:
             return _maker(self.torch, t), _maker(self.jax, j)
-        later = t, j
+        later = reads, others
         while (back := self._odd_before(t, j)) is not None:
             later, (t, j) = (t, j), back
         if self._lies_alike_before(self.jax, j.index, self.made.jax.get(t.index, ()), lambda k: (t.index, k)):
@@ -498,15 +501,37 @@ class _Search:
         later = self._alike_later(ours, theirs)
         here = dict.fromkeys((ours.node, _end_of_call(self.torch, ours.node)))
         there = dict.fromkeys((theirs.node, _end_of_call(self.jax, theirs.node)))
+        before = [(*self._moved(self.torch, ours, self.made.jax), ours.node), (*self._moved(self.jax, theirs, self.made.torch), theirs.node)]
+        moved = [(at, other, "moved") for at in before[0] for other in before[1] if (at, other) != (ours.node, theirs.node)]
         out = [(at, other, "jax") for at in here for other in reversed(theirs.operands)]
         out += [(at, other, "torch") for other in there for at in reversed(ours.operands)]
-        for at, other, kind in [(ours.node, theirs.node, ""), *out, *later]:
+        out += [(at, other, "jax") for other in theirs.operands for at in self._joins(self.torch, ours, self.made.torch.get(other, ()))]
+        out += [(at, other, "torch") for at in ours.operands for other in self._joins(self.jax, theirs, self.made.jax.get(at, ()))]
+        for at, other, kind in [*moved, (ours.node, theirs.node, ""), *out, *later]:
             mine, yours = self._value("torch", at), self._value("jax", other)
             if (at, other) not in tried and mine is not None and yours is not None and mine.size == yours.size and mine.size:
                 if kind and other in self.made.jax.get(at, ()):
                     continue
                 tried.add((at, other))
                 yield at, other, kind
+
+    def _moved(self, trace: Trace, entry: Entry, matched: Mapping[int, Any]) -> list[int]:
+        """What an operation reads that was only moved from values of both sides, and is on this side only: slices, paddings, resized images."""
+        ends = {i for i in ancestors(trace, [entry.node]) if i in matched or not trace.nodes[i].data}
+        found: list[int] = []
+        for index in sorted(ancestors(trace, [entry.node], ends) - ends - {entry.node}):
+            node = trace.nodes[index]
+            if align.is_movement(node) and align.is_floating(node) and all(read in ends or read in found for read in node.reads):
+                found.append(index)
+        return [index for index in found if trace.nodes[index].kind == "op"]
+
+    def _joins(self, trace: Trace, entry: Entry, operands: Iterable[int]) -> list[int]:
+        """Where what began at an operation meets one of some values: the end of a branch that the other side has not."""
+        wanted, found = set(operands), []
+        for index in self._after(trace, entry.node, {}):
+            if wanted & ancestors(trace, trace.nodes[index].reads, wanted | {entry.node}) and not _is_one_branch(trace, index, entry.node, wanted):
+                found.append(index)
+        return found[:1]
 
     def _alike_later(self, ours: Entry, theirs: Entry) -> list[tuple[int, int, str]]:
         """Values that follow from the parting and are most alike: there the sides compute the same thing differently again."""
@@ -537,22 +562,32 @@ class _Search:
         assert ours is not None and theirs is not None
         t, j = self.torch.nodes[ours.node], self.jax.nodes[theirs.node]
         if proof.kind == "jax":
-            own = [self.torch.nodes[i] for i in self.made.torch.get(proof.jax, ()) if i in ours.operands]
+            t = t if proof.torch in (t.index, _end_of_call(self.torch, t.index)) else self.torch.nodes[proof.torch]
+            own = [_unmoved(self.torch, self.torch.nodes[i], t.call_number) for i in self.made.torch.get(proof.jax, ()) if i in self._near(t)]
             return f"jax leaves out torch's {t.call or t.operation}", t, _standing(self.jax.nodes[proof.jax], j, own, t)
-        own = [self.jax.nodes[i] for i in self.made.jax.get(proof.torch, ()) if i in theirs.operands]
+        j = j if proof.jax in (j.index, _end_of_call(self.jax, j.index)) else self.jax.nodes[proof.jax]
+        own = [_unmoved(self.jax, self.jax.nodes[i], j.call_number) for i in self.made.jax.get(proof.torch, ()) if i in self._near(j, "jax")]
         return f"torch leaves out jax's {j.call or j.operation}", _standing(self.torch.nodes[proof.torch], t, own, j), j
 
-    def _stopped(self, ours: Entry | None) -> tuple[str, Node] | None:
-        """A stop_gradient of jax's on the way on which torch has a gradient."""
+    def _near(self, node: Node, side: str = "torch") -> set[int]:
+        """The nearest values that both sides have behind a node."""
+        trace, matched = (self.torch, self.made.jax) if side == "torch" else (self.jax, self.made.torch)
+        behind = ancestors(trace, node.reads, set(matched))
+        return {i for i in behind if i in matched}
+
+    def _stopped(self, ours: Entry | None) -> tuple[str, Node, Node] | None:
+        """A stop_gradient of jax's on the way on which torch has a gradient. A sum of cotangents stands in no line: then what it adds."""
         if ours is None:
             return None
-        place = self.torch.nodes[ours.node].frames[:1]
-        for node in self.jax.nodes:
-            if node.operation == "stop_gradient" and node.frames:
-                for at in self.made.torch.get(node.index, ()):
-                    readers = [n for n in self.torch.nodes if at in n.reads and not n.backward]
-                    if any(n.frames[:1] == place for n in (*readers, self.torch.nodes[at])):
-                        return "jax stops the gradient there and torch does not", node
+        entry = self.torch.nodes[ours.node]
+        added = [self.torch.nodes[i] for i in sorted(entry.reads, key=self.made.jax.__contains__)]
+        for t in added if not entry.frames else [entry]:
+            for node in self.jax.nodes:
+                if node.operation == "stop_gradient" and node.frames and t.frames:
+                    for at in self.made.torch.get(node.index, ()):
+                        readers = [n for n in self.torch.nodes if at in n.reads and not n.backward]
+                        if any(n.frames[:1] == t.frames[:1] for n in (*readers, self.torch.nodes[at])):
+                            return "jax stops the gradient there and torch does not", t, node
         return None
 
     # ------------------------------------------------------------ words
@@ -602,6 +637,13 @@ def _whole(module: str) -> str:
     return ".".join(parts[: numbers[0] + 1]) if numbers else parts[0]
 
 
+def _is_one_branch(trace: Trace, index: int, start: int, wanted: set[int]) -> bool:
+    """Whether everything that an operation reads comes from one place alone."""
+    return not any(start in ancestors(trace, [read]) for read in trace.nodes[index].reads) or all(
+        start in ancestors(trace, [read]) for read in trace.nodes[index].reads if wanted & ancestors(trace, [read])
+    )
+
+
 def _end_of_call(trace: Trace, index: int) -> int:
     """The last value of the call that a node is part of."""
     number = trace.nodes[index].call_number
@@ -622,13 +664,21 @@ _ASIDE = ("bitwise_not", "logical_not", "not", "convert_element_type", "broadcas
 def _standing(made: Node, read: Node, own: list[Node], extra: Node) -> Node:
     """Where an operation would stand that one side leaves out between making a value and reading it.
 
-    With the value, if on the other side it stands in one line with what makes the value; else with what reads it.
+    With the value, if on the other side it stands in one line with what makes the value: in the same function where it is a part of the same
+    call, else as many calls deep as there. Otherwise with what reads it.
     """
-    if not any(node.frames[:1] == extra.frames[:1] for node in own):
+    beside = [node for node in own if node.frames[:1] == extra.frames[:1]]
+    if not beside:
         return read
-    functions = {(frame.file, frame.function) for frame in read.frames}
-    here = next((k for k, frame in enumerate(made.frames) if (frame.file, frame.function) in functions), 0)
-    return replace(made, frames=made.frames[here:])
+    within = any(node.call_number == extra.call_number >= 0 for node in beside)
+    return made if within else replace(made, frames=made.frames[max(0, len(made.frames) - len(extra.frames)) :])
+
+
+def _unmoved(trace: Trace, node: Node, call: int) -> Node:
+    """What computed a value, behind the views and copies that a call begins with."""
+    while node.kind == "move" and node.reads and node.call_number == call >= 0:
+        node = trace.nodes[node.reads[0]]
+    return node
 
 
 def _gap(mine: np.ndarray, yours: np.ndarray) -> float:
@@ -685,6 +735,8 @@ def _arrangements(value: np.ndarray, like: np.ndarray) -> Iterator[np.ndarray]:
     found = [relation.in_layout(value, like).astype(value.dtype), plain]
     for a in range(plain.ndim):
         found += [np.swapaxes(plain, a, b) for b in range(a + 1, plain.ndim) if plain.shape[a] == plain.shape[b] > 1]
+    if value.ndim <= relation.AXES:
+        found += [moved for order in permutations(range(value.ndim)) if (moved := value.transpose(order)).shape == like.shape]
     yield from _different(found)
 
 
