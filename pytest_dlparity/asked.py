@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from pytest_dlparity import explain, matrix, tolerance
+from pytest_dlparity import matrix, tolerance, when
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.matrix import Cell, Device
 from pytest_dlparity.tolerance import Tolerances
@@ -80,5 +80,5 @@ def validated(asked: Asked) -> Asked:
         raise SpecError(
             f"the dlparity marker got {asked.spec!r}. Give a spec, or a function that makes one: @pytest.mark.dlparity(spec=gelu)."
         )
-    explain.validated(asked.localize)
+    when.validated(asked.localize)
     return replace(asked, tolerance=tolerance.validated(asked.tolerance))

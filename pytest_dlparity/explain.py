@@ -8,28 +8,15 @@ from dataclasses import replace
 
 from pytest_dlparity import diagnose, locate, precise
 from pytest_dlparity.compare import Verdict
-from pytest_dlparity.errors import SpecError
 from pytest_dlparity.precise import Lost
 from pytest_dlparity.reference import Reference
 from pytest_dlparity.report import Report
 
-WANTED = ("off", "auto", "always")
 PATIENCE = 2.0  # seconds before a line says what is being done
 TRACES = 4  # runs of the float64 reference that two traces and a second look take, about
 DEADLINE = 8.0  # seconds in which causes are looked for: those near the place come first
 
 Say = Callable[[str], None]
-
-
-def validated(wanted: str) -> str:
-    """
-    >>> validated("sometimes")
-    Traceback (most recent call last):
-    pytest_dlparity.errors.SpecError: localize is 'sometimes'. Write off, auto (after a failure) or always.
-    """
-    if wanted not in WANTED:
-        raise SpecError(f"localize is {wanted!r}. Write off, auto (after a failure) or always.")
-    return wanted
 
 
 def explained(report: Report, truth: Reference, wanted: str = "auto", say: Say | None = None) -> Report:

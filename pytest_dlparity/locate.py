@@ -7,6 +7,7 @@ of jax's, after which everything that follows must agree. What passes this last 
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import time
 from collections import defaultdict
@@ -35,6 +36,7 @@ SHOWN = 8  # rows of the table in a message
 NOTHING = 1e-12  # of the largest leaf: a gradient that is zero but for rounding
 INSIGNIFICANT = 1e-2  # of what a leaf is apart: what remains when the place is put right is rounding that went another way
 EXACT = 1e-11  # relative: two float64 runs of the same mathematics through a deep model
+ROOM = 1 << 25  # elements of each side's values that are kept in the first run, so that smaller models need no second
 LARGE = 1 << 26  # elements of all kept values together, beyond which only the operation itself is looked at
 
 
@@ -193,12 +195,19 @@ class _Search:
 
     def __init__(self, prep: Prepared, truth: Reference, leaves: Sequence[str], backward: bool) -> None:
         self.prep, self.truth, self.backward = prep, truth, backward
-        self.torch, self.jax = tracing.torch_trace(prep, (), backward), tracing.jax_trace(prep, (), backward)
+        self.torch, self.jax = tracing.torch_trace(prep, (), backward, room=ROOM), tracing.jax_trace(prep, (), backward, room=ROOM)
         self.leaves = [name for name in leaves if name in self.torch.outputs and name in self.jax.outputs]
         self.asked = list(leaves)
         self.traces = {"torch": self.torch, "jax": self.jax}
 
     def found(self) -> Localization:
+        try:
+            return self._found()
+        finally:
+            for node in (*self.torch.nodes, *self.jax.nodes):  # the answer keeps the traces
+                node.value = None
+
+    def _found(self) -> Localization:
         if not self.leaves:
             return Localization("unknown", reason=f"{self.asked[0]} cannot be followed on both sides.", backward=self.backward)
         if (reason := self._not_the_same_run()) is not None:
@@ -301,6 +310,10 @@ class _Search:
             if entry is None:
                 continue
             keep = self._around(trace, entry, table)
+            have = {(side, index): value for index in keep if (value := trace.nodes[index].value) is not None}
+            if len(have) == len(keep):
+                self.values |= have
+                continue
             tracer = tracing.torch_trace if side == "torch" else tracing.jax_trace
             again = tracer(self.prep, keep, self.backward)
             if again.steps() != trace.steps():
@@ -339,14 +352,16 @@ class _Search:
         return self.values.get((side, index))
 
     def _relation(self, proof: Proof | None, ours: Entry | None, theirs: Entry | None) -> str:
-        if proof is None and (ours is None or theirs is None):
-            return ""
-        at, other = (proof.torch, proof.jax) if proof is not None else (ours.node, theirs.node)  # type: ignore[union-attr]  # neither is None
+        pairs = [] if ours is None or theirs is None or (proof is not None and proof.kind) else [(ours.node, theirs.node)]
+        pairs += [proof[:2]] if proof is not None else []
+        found = [between for at, other in pairs if (between := self._between(at, other)) is not None]
+        return next((one for one in found if one.kind != "other"), found[-1]).text if found else ""
+
+    def _between(self, at: int, other: int) -> relation.Relation | None:
         t, j = self._value("torch", at), self._value("jax", other)
-        if t is None or j is None or (proof is None and t.size != j.size):
-            return ""
-        names = relation.sizes([self.torch.nodes[i].shape for i in (at, *self.torch.nodes[at].reads)])
-        return relation.relation(t, j, names).text
+        if t is None or j is None or t.size != j.size:
+            return None
+        return relation.relation(t, j, relation.sizes([self.torch.nodes[i].shape for i in (at, *self.torch.nodes[at].reads)]))
 
     def _last(self, t: Node | None, j: Node | None) -> tuple[Node | None, Node | None]:
         """The latest value that both sides have, that the parting was computed from, and that lies alike on both."""
@@ -488,7 +503,7 @@ class _Search:
             mine, yours = self._value("torch", at), self._value("jax", other)
             assert mine is not None and yours is not None
             for value in _arrangements(mine, yours):
-                again = tracing.jax_trace(self.prep, outputs, self.backward, {other: value})
+                again = tracing.jax_trace(self.prep, outputs, self.backward, {other: value}, bare=True)
                 if all(self._agrees(again, name) for name in self.leaves):
                     return Proof(at, other, kind)
                 if self._late():
@@ -498,7 +513,6 @@ class _Search:
     def _candidates(self, ours: Entry, theirs: Entry) -> Iterator[tuple[int, int, str]]:
         """Pairs of as many elements, the likeliest first, and which side leaves out an operation if that pair is it."""
         tried = set()
-        later = self._alike_later(ours, theirs)
         here = dict.fromkeys((ours.node, _end_of_call(self.torch, ours.node)))
         there = dict.fromkeys((theirs.node, _end_of_call(self.jax, theirs.node)))
         before = [(*self._moved(self.torch, ours, self.made.jax), ours.node), (*self._moved(self.jax, theirs, self.made.torch), theirs.node)]
@@ -507,7 +521,8 @@ class _Search:
         out += [(at, other, "torch") for other in there for at in reversed(ours.operands)]
         out += [(at, other, "jax") for other in theirs.operands for at in self._joins(self.torch, ours, self.made.torch.get(other, ()))]
         out += [(at, other, "torch") for at in ours.operands for other in self._joins(self.jax, theirs, self.made.jax.get(at, ()))]
-        for at, other, kind in [*moved, (ours.node, theirs.node, ""), *out, *later]:
+        ends = (list(here)[-1], list(there)[-1], "")
+        for at, other, kind in itertools.chain(moved, [ends, (ours.node, theirs.node, "")], out, self._alike_later(ours, theirs)):
             mine, yours = self._value("torch", at), self._value("jax", other)
             if (at, other) not in tried and mine is not None and yours is not None and mine.size == yours.size and mine.size:
                 if kind and other in self.made.jax.get(at, ()):
@@ -533,7 +548,7 @@ class _Search:
                 found.append(index)
         return found[:1]
 
-    def _alike_later(self, ours: Entry, theirs: Entry) -> list[tuple[int, int, str]]:
+    def _alike_later(self, ours: Entry, theirs: Entry) -> Iterator[tuple[int, int, str]]:
         """Values that follow from the parting and are most alike: there the sides compute the same thing differently again."""
         found = []
         for at in [ours.node, *self._after(self.torch, ours.node, self.made.jax)]:
@@ -546,16 +561,17 @@ class _Search:
             t, j = self._value("torch", at), self._value("jax", other)
             if t is not None and j is not None and not self._late():
                 near.append((_gap(t, j), at, other, ""))
-        return [(at, other, kind) for gap, at, other, kind in sorted(near)[:LATER] if gap < 1]
+        yield from ((at, other, kind) for gap, at, other, kind in sorted(near)[:LATER] if gap < 1)
 
     def _agrees(self, again: Trace, name: str) -> bool:
         """Whether a leaf is torch's now: to a small part of what it was apart before."""
         room = max(INSIGNIFICANT * self._apart(name), EXACT)
-        found, wanted = again.nodes[again.outputs[name]], self.truth.torch.leaves[name]
-        if found.value is not None and found.value.shape == wanted.shape:
-            return _close(wanted, found.value, room, NOTHING * self.truth.largest)
+        found, wanted = again.nodes[again.outputs[name]].value, self.truth.torch.leaves[name]
+        assert found is not None
+        if found.shape == wanted.shape:
+            return _close(wanted, found, room, NOTHING * self.truth.largest)
         mine = self.torch.nodes[self.torch.outputs[name]].print  # a gradient in jax's layout
-        return mine is not None and found.print is not None and alike(mine, found.print, room)
+        return mine is not None and alike(mine, fingerprint(found), room)
 
     def _left_out(self, proof: Proof, ours: Entry | None, theirs: Entry | None) -> tuple[str, Node, Node]:
         """What one side leaves out, and where it would stand there."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_dlparity import compare, explain, matrix, report, run, tolerance
+from pytest_dlparity import compare, explain, matrix, report, run, tolerance, when
 from pytest_dlparity.compare import Verdict
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.matrix import Cell, Device
@@ -51,7 +51,7 @@ def check(
         Whatever the user's own code raises.
     """
     _is_spec(spec)
-    explain.validated(localize)
+    when.validated(localize)
     known = {**matrix.devices(), **(table or {})}
     cells = matrix.cells(devices, dtypes, modes, known)
     for cell in cells:

@@ -96,6 +96,7 @@ FLOORS = (
     "draws",
     "tolerance",
     "leaves",
+    "when",
     "errors",
 )
 
