@@ -35,7 +35,12 @@ class Asked:
     @property
     def timed(self) -> bool:
         """Whether there are timing items: a limit that nothing is held against would pass by not being looked at."""
-        return self.speed or self.max_ratio is not None or self.max_regression is not None
+        return self.speed or self.limited
+
+    @property
+    def limited(self) -> bool:
+        """Whether what is timed is held against something."""
+        return self.max_ratio is not None or self.max_regression is not None
 
     @property
     def names_devices(self) -> bool:

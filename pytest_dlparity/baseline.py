@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,15 +104,13 @@ def save(folder: str, mode: str, rows: Sequence[tuple[Figure, Mapping[str, Any]]
 def _written(place: Path, text: str) -> None:
     """All of it or nothing: a full disk leaves the file that was there."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=place.parent, suffix=".part")
+    part = place.with_suffix(f".{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, place)
-    except OSError:
+        part.write_text(text, encoding="utf-8")
+        part.replace(place)
+    finally:
         with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+            part.unlink(missing_ok=True)
 
 
 def _plain(figure: Figure) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def title(fingerprint: dict[str, str]) -> str:
     """A fingerprint as a file name.
 
     >>> title({"architecture": "x86_64", "cores": "2"}), title({"architecture": "x86_64", "cores": "4"})
-    ('x86_64-2-3e9d51e4', 'x86_64-4-05b60cac')
+    ('x86_64-2-f4d7cd70', 'x86_64-4-8086d362')
     """
     told = hashlib.sha256(repr(sorted(fingerprint.items())).encode()).hexdigest()[:8]
     return f"{fingerprint['architecture']}-{fingerprint['cores']}-{told}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_dlparity import hooks, lock
+from pytest_dlparity import cards, hooks, lock
 
 if TYPE_CHECKING:
     from pytest_dlparity.asked import Asked
@@ -120,6 +120,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line("markers", "dlparity_speed: a timing item of --dlparity-speed.")
     config.stash[BEGUN] = OrderedDict()
+    if cards.PREALLOCATE not in os.environ:  # also serially: jax reads it when it first looks for a device
+        os.environ[cards.PREALLOCATE] = "false"
+        config.add_cleanup(functools.partial(os.environ.__delitem__, cards.PREALLOCATE))
     if _setting(config, "report") not in ("failures", "all", "none"):
         raise pytest.UsageError(f"--dlparity-report={_setting(config, 'report')}: write failures, all or none.")
     if not str(_setting(config, "seed")).isdecimal():
@@ -327,7 +330,9 @@ class Parity:
                 pytest.skip(f"dlparity: nothing to time, the {refused[0].side} side cannot run in {cell.dtype}: {refused[0].detail[0]}")
             if problem := _untimed(config):
                 self._item.stash[UNTIMED].append(problem)
-                pytest.skip(f"dlparity: {problem}")
+                (pytest.fail if self._point.asked.limited else pytest.skip)(f"dlparity: {problem}")
+            if _turned_off(config):
+                pytest.skip("dlparity: --benchmark-disable or --benchmark-skip turns timing off")
             number = f"#{len(self._item.stash[ROWS])}" if len(self._item.stash[ROWS]) > 1 else ""
             self._timed: list[dict[str, Any]] = []
             try:
@@ -363,13 +368,15 @@ def _threads(config: pytest.Config) -> int:
 
 def _untimed(config: pytest.Config) -> str:
     """Why nothing can be timed here, "" where it can."""
-    from pytest_dlparity import benchmark_bridge
-
     if _is_worker(config) and config.stash.get(LOCK, None) is None:
         return "this platform has no file lock, so a timing item cannot run alone beside other workers: time it with -n 0"
-    if benchmark_bridge.session(config) is not None and not benchmark_bridge.wanted(config):
-        return "--benchmark-disable or --benchmark-skip turns timing off: leave it out"
     return ""
+
+
+def _turned_off(config: pytest.Config) -> bool:
+    from pytest_dlparity import benchmark_bridge
+
+    return benchmark_bridge.session(config) is not None and not benchmark_bridge.wanted(config)
 
 
 def _say(config: pytest.Config) -> Callable[[str], None] | None:
@@ -575,7 +582,7 @@ class _Speed:
 
 
 class _Workers:
-    """xdist: each worker gets its share of the cores before it imports anything, and a timing item runs alone on its host."""
+    """xdist: each worker gets its share of the cores and a card of its own before it imports anything, and a timing item runs alone on its host."""
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if _is_worker(session.config) and any(item.get_closest_marker("dlparity_speed") for item in session.items):
@@ -600,9 +607,10 @@ class _Workers:
 
     def pytest_xdist_setupnodes(self, config: pytest.Config, specs: list[Any]) -> None:
         share = str(max(1, (os.cpu_count() or 1) // len(specs)))
-        for spec in specs:
+        for spec, card in zip(specs, cards.shares(os.environ, len(specs)), strict=True):
+            for name, value in card.items() if getattr(spec, "popen", False) else ():  # the cards of another machine are not known here
+                spec.env.setdefault(name, value)
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"):
                 if name not in os.environ:
                     spec.env.setdefault(name, share)
-            if "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ:
-                spec.env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch shares the card
+            spec.env.setdefault(cards.PREALLOCATE, os.environ[cards.PREALLOCATE])

@@ -27,6 +27,7 @@ FLOORS = (
     "baseline",
     "benchmark_bridge",
     "machine",
+    "cards",
     "lock",
     "reproducer",
     "parity",
