@@ -330,7 +330,9 @@ class Parity:
                 pytest.skip(f"dlparity: nothing to time, the {refused[0].side} side cannot run in {cell.dtype}: {refused[0].detail[0]}")
             if problem := _untimed(config):
                 self._item.stash[UNTIMED].append(problem)
-                (pytest.fail if self._point.asked.limited else pytest.skip)(f"dlparity: {problem}")
+                if self._point.asked.limited:
+                    pytest.fail(f"{self._item.name} was not timed, so its limit held nothing: {problem}.", pytrace=False)
+                pytest.skip(f"dlparity: {problem}")
             if _turned_off(config):
                 pytest.skip("dlparity: --benchmark-disable or --benchmark-skip turns timing off")
             number = f"#{len(self._item.stash[ROWS])}" if len(self._item.stash[ROWS]) > 1 else ""
