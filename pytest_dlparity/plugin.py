@@ -50,7 +50,7 @@ _SETTINGS = (
     ("json", "PATH", "Write every verdict with its numbers to this file"),
     ("min-items", "N", "Parity items that must have run, or the run fails"),
     ("max-ratio", "X", "Time both sides, and fail where jax takes more than X times as long as torch"),
-    ("max-regression", "P%%", "Time both sides, and fail where one has become slower than in the baseline by more than this"),
+    ("max-regression", "PERCENT", "Time both sides, and fail where one has become slower than in the baseline by more than this"),
     ("baseline", "DIR", "Folder of stored times, one file for each machine"),
     ("save-baseline", "HOW", "Store the times of this run: new, or add to keep those that are stored too"),
     ("no-baseline", "STATUS", "Exit status where there is no stored time to be held against"),
@@ -338,7 +338,7 @@ class Parity:
             number = f"#{len(self._item.stash[ROWS])}" if len(self._item.stash[ROWS]) > 1 else ""
             self._timed: list[dict[str, Any]] = []
             try:
-                speed.measure(begun, cell, device, shown.replace("-speed", f"{number}-speed"), report, self._timed, _threads(config))
+                speed.measure(begun, cell, device, shown.replace(f"{cell}-speed", f"{cell}-speed{number}"), report, self._timed, _threads(config))
             finally:
                 self._item.stash[TIMES] += self._timed
                 self._item.user_properties.extend(ending.properties(self._timed))

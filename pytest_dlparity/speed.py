@@ -54,7 +54,7 @@ def measure(begun: Begun, cell: Cell, device: Device, nodeid: str, report: Repor
         for what, made in parts(prep, cell, device):
             part = made(held is not None and threads == 1)
             times = _paired(part, device, f"{spec.name} [{cell}] {what}")
-            own = _own(part, device, times)
+            own = _own(part, device, times, matrix.MODES[cell.mode].compiled)
             known = {
                 "parity": report.ok,
                 "environment": report.environment,
@@ -98,11 +98,11 @@ def _settings(precision: str, cell: Cell, device: Device) -> Iterator[None]:
         yield
 
 
-def _own(part: Part, device: Device, times: Sequence[Timing]) -> dict[str, dict[str, Any]]:
+def _own(part: Part, device: Device, times: Sequence[Timing], compiled: bool) -> dict[str, dict[str, Any]]:
     """What is known of each side alone: its device, its memory, its work, and the rate of it."""
     from pytest_dlparity.frameworks import jax_work, torch_work
 
-    torch = torch_work.measured(part.torch, device.torch)
+    torch = torch_work.measured(part.torch, device.torch, compiled)
     jax = jax_work.measured(part.jax, part.made, device.jax)
     jax["compile"] = part.compiling if part.made is not None else None
     for known, timed in zip((torch, jax), times, strict=True):

@@ -185,7 +185,8 @@ def test_an_accelerator_of_torchs_is_asked_whether_it_is_idle(monkeypatch: pytes
     monkeypatch.setattr(torch.accelerator, "current_stream", lambda device: Stream(busy))
     waited: list[torch.device] = []
     monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
-    assert torch_side.idle("cuda:1") is not busy and torch_side.idle("cpu") is True
+    assert torch_side.idle("cuda:1") is not busy
+    assert torch_side.idle("cpu") is torch_side.idle("mps") is True
     torch_side.wait("cuda:1")
     torch_side.wait("cpu")
     assert waited == [torch.device("cuda:1")]
@@ -315,6 +316,11 @@ def test_jaxs_work(counted: Any, flops: Any, moved: Any) -> None:
     assert (found["flops"], found["bytes"]) == (flops, moved)
     assert found["how"].startswith("XLA's" if moved else "not counted")
     assert jax_work.work(None)["flops"] is None
+
+
+def test_what_torch_compiled_is_not_counted_as_nothing() -> None:
+    found = torch_work.measured(lambda: torch.ones(3), "cpu", True)["work"]
+    assert found == {"flops": None, "bytes": None, "how": "not counted: torch's counter does not see what torch.compile made"}
 
 
 def test_torchs_work_is_that_of_its_counter_and_what_it_cannot_count_is_said() -> None:
