@@ -75,7 +75,7 @@ def ratios(folder: Path, workers: int) -> dict[str, float]:
     if done.returncode:
         sys.exit(f"pytest ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
     rows = json.loads(out.read_text())["benchmarks"]
-    return {row["name"]: row["extra_info"]["ratio"] for row in rows if row["params"]["side"] == "jax"}
+    return {row["group"].partition("[")[2].rpartition("]")[0]: row["extra_info"]["ratio"] for row in rows if row["params"]["side"] == "jax"}
 
 
 def spread(values: list[float]) -> float:

@@ -54,7 +54,7 @@ class Ruling(NamedTuple):
 def figure(torch: Mapping[str, Any], jax: Mapping[str, Any]) -> Figure:
     """Two rows of one part (benchmark_bridge.rows) as a figure."""
     known = jax["extra_info"]
-    where = {"device": str(known.get("device_name", "")), "threads": str(known.get("cpu_threads", ""))}
+    where = {name: str(known.get(name)) for name in ("device_name", "cpu_threads", "xla_threads")}
     best = {"torch": min(torch["rounds"]), "jax": min(jax["rounds"])}
     return Figure(key(jax), Ratio(known["ratio"], known["ratio_low"], known["ratio_high"]), best, where)
 

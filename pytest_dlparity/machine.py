@@ -6,21 +6,18 @@ import glob
 import hashlib
 import os
 import platform
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 PRESSURE = Path("/proc/pressure/cpu")  # Linux: how much of the time something waited for a core
 CPUINFO = Path("/proc/cpuinfo")
-CORES = Path("/proc/stat")  # Linux: what each core has done since it started
 TASKS = Path("/proc/self/task")  # Linux: the threads of this process
 CARDS = "/proc/driver/nvidia/gpus/*/information"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # torch's, MKL's and XLA's number of CPU threads
 VERSIONS = ("pytest-dlparity", "torch", "jax", "jaxlib", "numpy")
-GLANCE = 0.02  # seconds in which the idlest cores are looked for: two ticks of the kernel's clock
+POOL = "PJRT_NPROC"  # how many threads XLA's pool gets, read once, when jax first looks for the CPU; stronger than NPROC
 
 
 def surroundings() -> dict[str, object]:
@@ -74,7 +71,6 @@ def title(fingerprint: dict[str, str]) -> str:
     return f"{fingerprint['architecture']}-{fingerprint['cores']}-{told}"
 
 
-@cache  # asked before any thread is held on fewer
 def _allowed() -> int | None:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -91,58 +87,11 @@ def _card(information: str) -> str:
     return "unknown"
 
 
-# ---------------------------------------------------------------- a fixed number of cores
-
-
-@contextmanager
-def on_cores(count: int) -> Iterator[int]:
-    """Every thread of this process on the same `count` cores, the idlest ones, while it lasts; yields how many there are.
-
-    The one way to give two frameworks the same number whose pools of threads were made before: XLA's cannot be made smaller. On systems
-    without affinity nothing is held, and 0 is yielded.
-    """
-    if not (hasattr(os, "sched_setaffinity") and TASKS.exists()):
-        yield 0
-        return
-    _allowed()
-    allowed = os.sched_getaffinity(0)
-    chosen = _idlest(allowed, count) if count < len(allowed) else allowed
-    before = {task: mask for task in _tasks() if (mask := _mask(task))}
-    for task in before:
-        _pin(task, chosen)
-    try:
-        yield len(chosen)
-    finally:
-        for task in _tasks():
-            _pin(task, before.get(task, allowed))  # a thread that began meanwhile took over the few cores
-
-
-def _tasks() -> list[int]:
-    return [int(task.name) for task in TASKS.iterdir()]
-
-
-def _mask(task: int) -> set[int]:
-    with suppress(OSError):  # it has ended
-        return os.sched_getaffinity(task)
-    return set()
-
-
-def _pin(task: int, cores: set[int]) -> None:
+def pool() -> int | None:
+    """How many threads XLA computes with on the CPU, by their names; None where the system does not tell, or there are none yet."""
+    found = 0
     with suppress(OSError):
-        os.sched_setaffinity(task, cores)
-
-
-def _idlest(allowed: set[int], count: int) -> set[int]:
-    """The cores with the most idle time in a short while: the kernel cannot move a pinned thread away from a busy neighbour."""
-    before = _idle()
-    time.sleep(GLANCE)
-    after = _idle()
-    return set(sorted(allowed, key=lambda core: (before.get(core, 0) - after.get(core, 0), core))[:count])
-
-
-def _idle() -> dict[int, int]:
-    """Ticks that each core has been idle."""
-    with suppress(OSError, ValueError, IndexError):
-        rows = [line.split() for line in CORES.read_text().splitlines() if line[:3] == "cpu" and line[3:4].isdigit()]
-        return {int(name[3:]): int(times[3]) for name, *times in rows}
-    return {}
+        for task in TASKS.iterdir():
+            with suppress(OSError):  # it has ended
+                found += (task / "comm").read_text().startswith("tf_XLAEigen")
+    return found or None

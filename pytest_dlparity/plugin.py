@@ -120,9 +120,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line("markers", "dlparity_speed: a timing item of --dlparity-speed.")
     config.stash[BEGUN] = OrderedDict()
-    if cards.PREALLOCATE not in os.environ:  # also serially: jax reads it when it first looks for a device
-        os.environ[cards.PREALLOCATE] = "false"
-        config.add_cleanup(functools.partial(os.environ.__delitem__, cards.PREALLOCATE))
+    if cards.PREALLOCATE not in os.environ:  # also serially
+        _export(config, cards.PREALLOCATE, "false")
     if _setting(config, "report") not in ("failures", "all", "none"):
         raise pytest.UsageError(f"--dlparity-report={_setting(config, 'report')}: write failures, all or none.")
     if not str(_setting(config, "seed")).isdecimal():
@@ -133,8 +132,25 @@ def pytest_configure(config: pytest.Config) -> None:
     if not _is_worker(config):
         config.pluginmanager.register(_Ledger(config), "dlparity-ledger")
         config.pluginmanager.register(_Speed(config), "dlparity-speed")
+    if any(_setting(config, name) for name in ("speed", "max_ratio", "max_regression", "save_baseline")):
+        _one_pool(config)
     if config.pluginmanager.hasplugin("xdist"):
         config.pluginmanager.register(_Workers(), "dlparity-workers")
+
+
+def _export(config: pytest.Config, name: str, value: str) -> None:
+    """Sets an environment variable until the run ends. jax reads these when it first looks for a device."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    config.add_cleanup(lambda: os.environ.update({name: before}) if before is not None else os.environ.__delitem__(name))
+
+
+def _one_pool(config: pytest.Config) -> None:
+    """jax's threads on the CPU, where something is to be timed."""
+    from pytest_dlparity import machine
+
+    if os.environ.get(machine.POOL) != str(_threads(config)):
+        _export(config, machine.POOL, str(_threads(config)))
 
 
 def _is_worker(config: pytest.Config) -> bool:
@@ -238,6 +254,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     else:
         points = [pytest.param(Point((wanted, cell, False, "")), id=str(cell)) for cell in cells]
         if wanted.timed:
+            _one_pool(metafunc.config)
             speed = pytest.mark.dlparity_speed
             points += [pytest.param(Point((wanted, cell, True, "")), id=f"{cell}-speed", marks=speed) for cell in cells]
     metafunc.parametrize("_dlparity_point", points, indirect=True)

@@ -30,36 +30,37 @@ class Part(NamedTuple):
     compiling: float = 0.0  # seconds that took
 
 
-Made = Callable[[bool], Part]  # of whether jax has a single thread
+Made = Callable[[], Part]
 
 
 def measure(begun: Begun, cell: Cell, device: Device, nodeid: str, report: Report, into: list[Row], threads: int = 1) -> None:
     """Times what the spec is made of, both sides in turn, and appends one row for each side of each part as soon as it is there.
 
-    On the CPU both sides have `threads` threads, whatever the machine and the environment say, so that all runs are comparable.
+    On the CPU both sides have `threads` threads, whatever the machine has, so that all runs are comparable.
 
     Raises:
-        SpeedError: a side raises while it is timed, though it ran while it was compared.
+        SpeedError: jax has another number of threads already; or a side raises while it is timed, though it ran while it was
+            compared.
         timing.Unfinished: work in the background was not waited for.
     """
     torch_side, _ = run.frameworks()
     spec = begun.prep.spec
     prep = run.unshared(replace(begun.prep, compiled={}))  # compiled anew, so that the first call tells what compiling costs
-    held = None  # cores that all threads share
     with contextlib.ExitStack() as stack:
         if _on_cpu(device):
-            held = stack.enter_context(machine.on_cores(threads))
             stack.enter_context(torch_side.on_threads(threads))
         stack.enter_context(_settings(spec.precision, cell, device))
         for what, made in parts(prep, cell, device):
-            part = made(held is not None and threads == 1)
+            part = made()
+            if _on_cpu(device):
+                _as_many(threads)
             times = _paired(part, device, f"{spec.name} [{cell}] {what}")
             own = _own(part, device, times, matrix.MODES[cell.mode].compiled)
             known = {
                 "parity": report.ok,
                 "environment": report.environment,
                 "cpu_threads": torch_side.threads(),
-                "cores_held": held,
+                "xla_threads": machine.pool(),
             }
             into += benchmark_bridge.rows(
                 nodeid=nodeid.replace(f"{cell}-speed", str(cell)),  # the name that a run without xdist and one with it share
@@ -85,6 +86,16 @@ def _paired(part: Part, device: Device, name: str) -> tuple[Timing, ...]:
         cause = error.__cause__
         said = f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0]}"
         raise SpeedError(f"{name}: the {error} side ran when it was compared and raises when it is timed: {said}") from cause
+
+
+def _as_many(threads: int) -> None:
+    """Raises SpeedError where XLA computes with another number of threads. Its pool is made once, when jax first looks for the CPU."""
+    pool = machine.pool()
+    if pool not in (None, threads):
+        raise SpeedError(
+            f"nothing is timed, because jax had started with {pool} threads on the CPU before it could be told to take {threads}: use no jax array in "
+            f"conftest.py and while modules are imported, or set {machine.POOL}={threads} in the environment."
+        )
 
 
 def _on_cpu(device: Device) -> bool:
@@ -118,15 +129,15 @@ def parts(prep: Prepared, cell: Cell, device: Device) -> list[tuple[str, Made]]:
     with _settings(prep.spec.precision, cell, device):
         ready = run.torch_ready(prep, device.torch, cell.dtype, matrix.MODES[cell.mode].compiled)
 
-    def evaluation(backward: bool, single: bool) -> Part:
-        return Part(torch_side.timed(ready, prep.job, prep.cotangent, backward), *_evaluation(prep, functions, backward, single))
+    def evaluation(backward: bool) -> Part:
+        return Part(torch_side.timed(ready, prep.job, prep.cotangent, backward), *_evaluation(prep, functions, backward))
 
-    def optimizer(single: bool) -> Part:
+    def optimizer() -> Part:
         step = torch_side.optimizer_timed(ready, prep.job, prep.batches[0], device.torch, cell.dtype)
-        return Part(step, *_optimizer(prep, functions, single))
+        return Part(step, *_optimizer(prep, functions))
 
-    def training(single: bool) -> Part:
-        return Part(torch_side.training_timed(ready, prep.job), *_training(prep, functions, single))
+    def training() -> Part:
+        return Part(torch_side.training_timed(ready, prep.job), *_training(prep, functions))
 
     if prep.job.kind == "optimizer":
         return [("step", optimizer)]
@@ -136,36 +147,36 @@ def parts(prep: Prepared, cell: Cell, device: Device) -> list[tuple[str, Made]]:
     return found + ([("training step", training)] if prep.job.steps else [])
 
 
-def _evaluation(prep: Prepared, functions: Functions, backward: bool, single: bool) -> Timed:
+def _evaluation(prep: Prepared, functions: Functions, backward: bool) -> Timed:
     _, jax_side = run.frameworks()
     params, state = run.jax_start(prep, functions.dtype)
     cotangents = run.cotangents(prep) if backward else {}
     values = (params, state, prep.inputs, cotangents)
     placed = jax_side.placed([jax_side.arrays(part, functions.dtype) for part in values], functions.platform)
-    return _timed(functions("evaluate" if backward else "forward"), placed, single)
+    return _timed(functions("evaluate" if backward else "forward"), placed)
 
 
-def _training(prep: Prepared, functions: Functions, single: bool) -> Timed:
+def _training(prep: Prepared, functions: Functions) -> Timed:
     _, jax_side = run.frameworks()
     params, state = run.jax_start(prep, functions.dtype)
     trained = {carry.jax: params[carry.jax] for name in prep.job.trained for carry in prep.paths(name)}
     held = functions("init")(trained)
     inputs = jax_side.arrays(prep.inputs, functions.dtype)
     placed = jax_side.placed([jax_side.zero(), params, state, held, inputs], functions.platform)
-    return _timed(functions("train"), placed, single)
+    return _timed(functions("train"), placed)
 
 
-def _optimizer(prep: Prepared, functions: Functions, single: bool) -> Timed:
+def _optimizer(prep: Prepared, functions: Functions) -> Timed:
     _, jax_side = run.frameworks()
     params = jax_side.arrays(prep.params, functions.dtype)
     held = functions("init")(params)
     grads = jax_side.arrays(prep.batches[0], functions.dtype)
     placed = jax_side.placed([jax_side.zero(), grads, held, params], functions.platform)
-    return _timed(functions("step"), placed, single)
+    return _timed(functions("step"), placed)
 
 
-def _timed(function: Any, placed: Any, single: bool) -> Timed:
-    found: Timed = function.timed(*placed, single=single)
+def _timed(function: Any, placed: Any) -> Timed:
+    found: Timed = function.timed(*placed)
     return found
 
 

@@ -21,7 +21,7 @@ NEW = "Store one with --dlparity-save-baseline=new."
 
 
 def figure(key: str = "t.py::test_a[cpu-float32-forward]", value: float = 2.0, device: str = "cpu") -> Figure:
-    return Figure(key, Ratio(value, value - 0.1, value + 0.1), {"torch": 1e-5, "jax": 2e-5}, {"device": device, "threads": "1"})
+    return Figure(key, Ratio(value, value - 0.1, value + 0.1), {"torch": 1e-5, "jax": 2e-5}, {"device_name": device, "cpu_threads": "1"})
 
 
 def saved(folder: Path, *figures: Figure, mode: str = "new", known: dict[str, Any] = KNOWN) -> list[str]:
@@ -59,8 +59,8 @@ def test_a_figure_of_another_device_takes_the_place_of_the_stored_ones(tmp_path:
     saved(tmp_path, figure())
     saved(tmp_path, figure(device="H100"), mode="add")
     (kept,) = read(tmp_path).cells[figure().key]
-    assert kept.where["device"] == "H100"
-    assert baseline.unlike(figure(), [kept]) == f"it was stored on another set-up (device H100, now cpu). {NEW}"
+    assert kept.where["device_name"] == "H100"
+    assert baseline.unlike(figure(), [kept]) == f"it was stored on another set-up (device_name H100, now cpu). {NEW}"
     assert baseline.unlike(kept, [kept]) == ""
 
 

@@ -847,7 +847,7 @@ def test_what_is_timed_draws_by_itself() -> None:
     assert prep.shared is None and prep.jax.shared is None and run.unshared(prep) is prep
     device = matrix.devices()["cpu"]
     for _, made in speed.parts(prep, matrix.Cell("cpu", "float32"), device):
-        part = made(True)
+        part = made()
         part.torch(), part.jax()
 
 

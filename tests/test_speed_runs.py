@@ -203,10 +203,12 @@ def test_a_baseline_that_cannot_be_used_is_no_pass_whatever_status_is_chosen(run
     end = "Store one with --dlparity-save-baseline=new: the run fails."
     assert (result.ret, told(result)) == (1, [f"the baseline {path} is corrupt: it is not what a run writes. {end}"])
     path.write_text(text)
-    other = run(SINES, *options, "--dlparity-cpu-threads=2")
+    with monkeypatch.context() as patched:
+        patched.setattr(machine, "pool", lambda: 2)
+        other = run(SINES, *options, "--dlparity-cpu-threads=2")
     assert (other.ret, told(other)) == (
         1,
-        [f"sine [cpu-float32] forward: it was stored on another set-up (threads 1, now 2). {end}"],
+        [f"sine [cpu-float32] forward: it was stored on another set-up (cpu_threads 1, now 2, xla_threads 1, now 2). {end}"],
     )
     monkeypatch.setattr(machine, "versions", lambda: {"torch": "1.0"})
     other = run(SINES, *options)

@@ -210,16 +210,15 @@ class Compiled:
             self.made[key] = traced.lower().compile(compiler_options=_options(traced) if self.cheap else None)
         return self.made[key]
 
-    def timed(self, *args: Any, single: bool = False) -> tuple[Callable[[], Any], Any, float]:
+    def timed(self, *args: Any) -> tuple[Callable[[], Any], Any, float]:
         """(a step on these arguments, what XLA compiled of it or None, the seconds that took), optimised as it is for everyone.
 
-        The step is jax.jit's own call, which finds what was compiled here: ours would add the time of finding the shapes again. With
-        `single`, XLA on the CPU splits no operation among threads.
+        The step is jax.jit's own call, which finds what was compiled here: ours would add the time of finding the shapes again.
         """
         if not self.jit:
             return functools.partial(self, *args), None, 0.0
         began = time.perf_counter()
-        jitted = jax.jit(self.function, compiler_options={"xla_cpu_multi_thread_eigen": False} if single else None)
+        jitted = jax.jit(self.function)
         made = jitted.trace(*args).lower().compile()
         return functools.partial(jitted, *args), made, time.perf_counter() - began
 
