@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_dlparity.draws import Draw, booleans, fixed, integers, normal, uniform
-    from pytest_dlparity.errors import ParityError, SpecError
+    from pytest_dlparity.errors import ParityError, SpecError, SpeedError
     from pytest_dlparity.locate import Localization, localize
     from pytest_dlparity.matrix import Device
     from pytest_dlparity.parity import check
@@ -30,6 +30,7 @@ __all__ = [
     "Report",
     "Spec",
     "SpecError",
+    "SpeedError",
     "Tolerance",
     "booleans",
     "carry",
@@ -51,7 +52,7 @@ __all__ = [
 ]
 _HOMES = {
     "draws": ("Draw", "booleans", "fixed", "integers", "normal", "uniform"),
-    "errors": ("ParityError", "SpecError"),
+    "errors": ("ParityError", "SpecError", "SpeedError"),
     "locate": ("Localization", "localize"),
     "matrix": ("Device",),
     "parity": ("check",),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from pytest_dlparity import matrix, tolerance, when
+from pytest_dlparity import gate, matrix, tolerance, when
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.matrix import Cell, Device
 from pytest_dlparity.tolerance import Tolerances
@@ -25,10 +25,22 @@ class Asked:
     strict: bool = False
     speed: bool = False
     localize: str = "auto"
+    max_ratio: Any = None  # jax over torch
+    max_regression: Any = None  # against a stored run
     spec: Any = None  # of a marker: a spec, or a function that makes one
 
     def cells(self, table: Mapping[str, Device]) -> tuple[Cell, ...]:
         return matrix.cells(self.devices, self.dtypes, self.modes, table)
+
+    @property
+    def timed(self) -> bool:
+        """Whether there are timing items: a limit that nothing is held against would pass by not being looked at."""
+        return self.speed or self.limited
+
+    @property
+    def limited(self) -> bool:
+        """Whether what is timed is held against something."""
+        return self.max_ratio is not None or self.max_regression is not None
 
     @property
     def names_devices(self) -> bool:
@@ -46,7 +58,8 @@ def merged(base: Asked, markers: Sequence[tuple[tuple[Any, ...], Mapping[str, An
         SpecError: a marker has an argument that means nothing.
 
     >>> merged(Asked(), [((), {"dtypes": ["bfloat16"]}), ((), {"dtypes": ["float16"], "seed": 3})])
-    Asked(devices='auto', dtypes=['bfloat16'], modes='eager', seed=3, tolerance='auto', strict=False, speed=False, localize='auto', spec=None)
+    Asked(devices='auto', dtypes=['bfloat16'], modes='eager', seed=3, tolerance='auto', strict=False, speed=False, localize='auto', max_ratio=None, \
+max_regression=None, spec=None)
     >>> merged(Asked(), [((), {"dtype": "float16"})])
     Traceback (most recent call last):
     pytest_dlparity.errors.SpecError: the dlparity marker has no argument 'dtype'. Write dtypes=.
@@ -81,4 +94,9 @@ def validated(asked: Asked) -> Asked:
             f"the dlparity marker got {asked.spec!r}. Give a spec, or a function that makes one: @pytest.mark.dlparity(spec=gelu)."
         )
     when.validated(asked.localize)
-    return replace(asked, tolerance=tolerance.validated(asked.tolerance))
+    return replace(
+        asked,
+        tolerance=tolerance.validated(asked.tolerance),
+        max_ratio=gate.ratio_limit(asked.max_ratio, "max_ratio"),
+        max_regression=gate.regression_limit(asked.max_regression, "max_regression"),
+    )

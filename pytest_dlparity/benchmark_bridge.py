@@ -10,16 +10,14 @@ be used: it times one function per test, compilation included.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from enum import Enum
-from functools import cache
 from importlib import metadata
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+from pytest_dlparity import machine
 
 if TYPE_CHECKING:  # the plugin loads this file at start-up: no numpy
     from collections.abc import Sequence
@@ -29,9 +27,6 @@ if TYPE_CHECKING:  # the plugin loads this file at start-up: no numpy
 READ = ("name", "fullname", "group", "param", "params", "extra_info")  # what Metadata reads of a fixture and a row has
 SKIPPED = "Skipping non-benchmark (--benchmark-only active)."  # the reason of the mark that --benchmark-only puts on items
 OPTIONS = {"disable_gc": True, "timer": "perf_counter", "warmup": True, "interleaved": True}  # how timing.paired measures
-PRESSURE = Path("/proc/pressure/cpu")  # Linux: how much of the time something waited for a core
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # torch's, MKL's and XLA's number of CPU threads
-VERSIONS = ("pytest-dlparity", "torch", "jax", "jaxlib", "numpy")
 
 
 def session(config: Any) -> Any | None:
@@ -83,12 +78,14 @@ def rows(
     timings: Sequence[Timing],
     ratio: Ratio | None = None,
     extra: Mapping[str, object] | None = None,
+    own: Mapping[str, Mapping[str, object]] | None = None,
 ) -> list[dict[str, Any]]:
     """One row per timing, of plain values only, so that it can travel on a report from an xdist worker.
 
     `what` was timed: "forward", "forward+backward". Names do not depend on xdist, so that runs with and without it compare:
     test_gelu[cpu-float32] gives test_gelu[cpu-float32-forward-jax] in the group test_gelu[cpu-float32]-forward. `ratio` is that of
-    jax over torch and goes to the jax row. In `extra_info` measurements win over `extra`, and `extra` over what is known of the machine.
+    jax over torch and goes to the jax row. `own` is what is known of one side alone, by its name. In `extra_info` measurements win over `own`
+    and `extra`, and these over what is known of the machine.
 
     Raises:
         ValueError: nothing was timed, `what` is empty, or there is a ratio but not one jax and one torch row.
@@ -101,7 +98,7 @@ def rows(
     if ratio is not None and sorted(sides) != ["jax", "torch"]:
         raise ValueError(f"{nodeid} has a ratio of jax over torch, but timings of {', '.join(sides)}.")
     path, test, ident = _parts(nodeid)
-    known = {**_surroundings(), **(extra or {})}
+    known = {**machine.surroundings(), **(extra or {})}
     found = []
     for timing in timings:
         param = "-".join(part for part in (ident, what, timing.name) if part)
@@ -114,7 +111,12 @@ def rows(
             "iterations": timing.iterations,
             "rounds": timing.rounds,
             "options": OPTIONS,
-            "extra_info": {**known, "first_call": timing.first_call, **(_compared(ratio) if timing.name == "jax" else {})},
+            "extra_info": {
+                **known,
+                **(own or {}).get(timing.name, {}),
+                "first_call": timing.first_call,
+                **(_compared(ratio) if timing.name == "jax" else {}),
+            },
         }
         found.append(plain(row))
     return found
@@ -171,28 +173,3 @@ def _compared(ratio: Ratio | None) -> dict[str, object]:
     if ratio is None:
         return {}
     return {"ratio_to": "torch", "ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
-
-
-def _surroundings() -> dict[str, object]:
-    """What tells a noisy run from a quiet one, and one set-up from another. What this system does not tell is left out."""
-    known: dict[str, object] = {"worker": os.environ.get("PYTEST_XDIST_WORKER"), "threads": _threads(), "versions": _versions()}
-    if hasattr(os, "getloadavg"):
-        known["loadavg"] = os.getloadavg()[0]
-    with suppress(OSError, ValueError, IndexError):
-        known["pressure"] = float(PRESSURE.read_text().partition("avg10=")[2].split()[0])  # per cent of the last 10 s
-    return known
-
-
-def _threads() -> dict[str, object]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cores": cores, **{name: os.environ[name] for name in THREADS if name in os.environ}}
-
-
-@cache
-def _versions() -> dict[str, str]:
-    """By the installed distributions: no framework is imported to be asked."""
-    installed = {}
-    for name in VERSIONS:
-        with suppress(metadata.PackageNotFoundError):
-            installed[name] = metadata.version(name)
-    return installed

@@ -1,4 +1,4 @@
-"""The two things that can be wrong: what the user wrote, and what the two sides gave."""
+"""What can be wrong: what the user wrote, what the two sides gave, and how long they took."""
 
 from __future__ import annotations
 
@@ -11,3 +11,7 @@ class ParityError(AssertionError):
     """The two sides disagree, or nothing was tested. The message is the report; `report` holds it as a value."""
 
     report: object = None
+
+
+class SpeedError(AssertionError):
+    """A side takes longer than was allowed, or could not be timed. The message says how long, and which limit."""

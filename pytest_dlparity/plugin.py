@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_dlparity import hooks, lock
+from pytest_dlparity import cards, hooks, lock
 from pytest_dlparity.errors import ParityError
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ BEGUN = pytest.StashKey["OrderedDict[Any, Any]"]()
 ROWS = pytest.StashKey[list[dict[str, Any]]]()  # of one item: what its reports found
 LOCK = pytest.StashKey[Any]()
 TIMES = pytest.StashKey[list[dict[str, Any]]]()
+RULINGS = pytest.StashKey[list[dict[str, str]]]()  # of one item: what limits say of its times
+UNTIMED = pytest.StashKey[list[str]]()  # of one item: why it could not be timed
 LOST = pytest.StashKey[list[str]]()  # of one item: reproducers that could not be written
 KEPT = 2  # references of specs that several cells share; more would hold their arrays for nothing
 
@@ -47,6 +49,14 @@ _SETTINGS = (
     ("reproduce", "DIR", "Write a folder with a small script that fails by itself into this one, for each failure"),
     ("report", "WHAT", "Table at the end: failures, all or none"),
     ("json", "PATH", "Write every verdict with its numbers to this file"),
+    ("min-items", "N", "Parity items that must have run, or the run fails"),
+    ("max-ratio", "X", "Time both sides, and fail where jax takes more than X times as long as torch"),
+    ("max-regression", "PERCENT", "Time both sides, and fail where one has become slower than in the baseline by more than this"),
+    ("baseline", "DIR", "Folder of stored times, one file for each machine"),
+    ("save-baseline", "HOW", "Store the times of this run: new, or add to keep those that are stored too"),
+    ("no-baseline", "STATUS", "Exit status where there is no stored time to be held against"),
+    ("undecided", "STATUS", "Exit status where times are too noisy to be held against a limit"),
+    ("cpu-threads", "N", "Threads of each side while it is timed on the CPU"),
 )
 _FLAGS = (
     ("strict", "An inconclusive leaf is a failure"),
@@ -63,7 +73,18 @@ _DEFAULTS = {
     "reproduce": "",
     "report": "failures",
     "json": "",
+    "min_items": "0",
+    "max_ratio": "",
+    "max_regression": "",
+    "baseline": ".dlparity-baseline",
+    "save_baseline": "",
+    "no_baseline": "1",
+    "undecided": "0",
+    "cpu_threads": "1",
 }
+
+
+_IMPORTING = ("devices", "dtypes", "modes", "tolerance", "localize", "max_ratio", "max_regression")  # those that only our modules can read
 
 
 # ---------------------------------------------------------------- options
@@ -78,9 +99,10 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     pluginmanager.import_plugin("benchmark", consider_entry_points=True)
     group = parser.getgroup("dlparity", "PyTorch/JAX parity")
     for name, metavar, text in _SETTINGS:
-        shown = f" (default: {_DEFAULTS[name]})" if _DEFAULTS[name] else ""
+        ini = name.replace("-", "_")
+        shown = f" (default: {_DEFAULTS[ini]})" if _DEFAULTS[ini] else ""
         group.addoption(f"--dlparity-{name}", metavar=metavar, help=text + shown)
-        parser.addini(f"dlparity_{name}", text, type="string", default=_DEFAULTS[name])
+        parser.addini(f"dlparity_{ini}", text, type="string", default=_DEFAULTS[ini])
     for name, text in _FLAGS:
         group.addoption(f"--dlparity-{name}", action="store_true", default=None, help=text)
         parser.addini(f"dlparity_{name}", text, type="bool", default=False)
@@ -94,11 +116,13 @@ def _setting(config: pytest.Config, name: str) -> Any:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "dlparity(spec=None, devices, dtypes, modes, seed, tolerance, strict, speed, localize): run the spec in PyTorch and in JAX and compare; "
-        "settings of module, class and function merge, the nearest wins.",
+        "dlparity(spec=None, devices, dtypes, modes, seed, tolerance, strict, speed, localize, max_ratio, max_regression): "
+        "run the spec in PyTorch and in JAX and compare; settings of module, class and function merge, the nearest wins.",
     )
     config.addinivalue_line("markers", "dlparity_speed: a timing item of --dlparity-speed.")
     config.stash[BEGUN] = OrderedDict()
+    if cards.PREALLOCATE not in os.environ:  # also serially
+        _export(config, cards.PREALLOCATE, "false")
     if _setting(config, "report") not in ("failures", "all", "none"):
         raise pytest.UsageError(f"--dlparity-report={_setting(config, 'report')}: write failures, all or none.")
     if not str(_setting(config, "seed")).isdecimal():
@@ -108,8 +132,26 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--dlparity-reproduce={folder}: that is a file. Give the folder into which reproducers go.")
     if not _is_worker(config):
         config.pluginmanager.register(_Ledger(config), "dlparity-ledger")
+        config.pluginmanager.register(_Speed(config), "dlparity-speed")
+    if any(_setting(config, name) for name in ("speed", "max_ratio", "max_regression", "save_baseline")):
+        _one_pool(config)
     if config.pluginmanager.hasplugin("xdist"):
         config.pluginmanager.register(_Workers(), "dlparity-workers")
+
+
+def _export(config: pytest.Config, name: str, value: str) -> None:
+    """Sets an environment variable until the run ends. jax reads these when it first looks for a device."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    config.add_cleanup(lambda: os.environ.update({name: before}) if before is not None else os.environ.__delitem__(name))
+
+
+def _one_pool(config: pytest.Config) -> None:
+    """jax's threads on the CPU, where something is to be timed."""
+    from pytest_dlparity import machine
+
+    if os.environ.get(machine.POOL) != str(_threads(config)):
+        _export(config, machine.POOL, str(_threads(config)))
 
 
 def _is_worker(config: pytest.Config) -> bool:
@@ -135,7 +177,8 @@ def _base(config: pytest.Config) -> Asked:
         from pytest_dlparity import asked
         from pytest_dlparity.errors import SpecError
 
-        given = {name: _setting(config, name) for name in ("devices", "dtypes", "modes", "tolerance", "strict", "speed", "localize")}
+        given = {name: _setting(config, name) for name in (*_IMPORTING, "strict", "speed")}
+        given["speed"] = given["speed"] or bool(_setting(config, "save_baseline"))
         try:
             config.stash[BASE] = asked.validated(asked.Asked(seed=int(_setting(config, "seed")), **given))
             config.stash[BASE].cells(_table(config))
@@ -147,7 +190,7 @@ def _base(config: pytest.Config) -> Asked:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Options that mean nothing end the run before anything is collected; where none was given, nothing is imported for it."""
-    if any(_setting(session.config, name) != _DEFAULTS[name] for name in ("devices", "dtypes", "modes", "tolerance", "localize")):
+    if any(_setting(session.config, name) != _DEFAULTS[name] for name in _IMPORTING):
         _base(session.config)
 
 
@@ -211,7 +254,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         points = [pytest.param(Point((base, None, False, str(error))), id="bad-marker")]
     else:
         points = [pytest.param(Point((wanted, cell, False, "")), id=str(cell)) for cell in cells]
-        if wanted.speed:
+        if wanted.timed:
+            _one_pool(metafunc.config)
             speed = pytest.mark.dlparity_speed
             points += [pytest.param(Point((wanted, cell, True, "")), id=f"{cell}-speed", marks=speed) for cell in cells]
     metafunc.parametrize("_dlparity_point", points, indirect=True)
@@ -241,6 +285,7 @@ class Parity:
     def __init__(self, item: pytest.Function, point: Point, restart: Callable[[], None]) -> None:
         self._item, self._point, self._restart = item, point, restart
         self._report: Report | None = None
+        item.stash[RULINGS], item.stash[UNTIMED] = [], []
         item.stash[ROWS], item.stash[TIMES], item.stash[LOST] = [], [], []  # fresh for each attempt: a rerun must not count twice
         item.user_properties[:] = [(key, value) for key, value in item.user_properties if not key.startswith("dlparity.")]
 
@@ -264,7 +309,20 @@ class Parity:
         finally:
             self._restart()
         report.raise_if_failed(every=self._item.config.get_verbosity() >= 2)
+        if self._point.speed:
+            self._hold(report)
         return report
+
+    def _hold(self, report: Report) -> None:
+        """The limits, for what this spec took."""
+        __tracebackhide__ = True
+        from pytest_dlparity import speed
+
+        asked, folder = self._point.asked, str(_setting(self._item.config, "baseline"))
+        title = f"{report.spec.name} [{self.cell}]"
+        found = speed.rulings(title, self._timed, asked.max_ratio, asked.max_regression, folder)
+        self._item.stash[RULINGS] += found
+        speed.raise_if_exceeded(found)
 
     def _run(self, spec: Any) -> Report:
         __tracebackhide__ = True
@@ -284,15 +342,24 @@ class Parity:
         self._item.stash[ROWS].append(row)
         self._item.user_properties.extend(record.properties(row))
         if self._point.speed:
-            from pytest_dlparity import speed
+            from pytest_dlparity import ending, speed
 
             if refused := [v for v in report.verdicts if v.reason == "unsupported"]:
                 pytest.skip(f"dlparity: nothing to time, the {refused[0].side} side cannot run in {cell.dtype}: {refused[0].detail[0]}")
-            if _is_worker(config) and config.stash.get(LOCK, None) is None:
-                pytest.skip(
-                    "dlparity: this platform has no file lock, so a timing item cannot run alone beside other workers: time it with -n 0"
-                )
-            self._item.stash[TIMES].extend(speed.rows(begun, cell, device, shown, report))
+            if problem := _untimed(config):
+                self._item.stash[UNTIMED].append(problem)
+                if self._point.asked.limited:
+                    pytest.fail(f"{self._item.name} was not timed, so its limit held nothing: {problem}.", pytrace=False)
+                pytest.skip(f"dlparity: {problem}")
+            if _turned_off(config):
+                pytest.skip("dlparity: --benchmark-disable or --benchmark-skip turns timing off")
+            number = f"#{len(self._item.stash[ROWS])}" if len(self._item.stash[ROWS]) > 1 else ""
+            self._timed: list[dict[str, Any]] = []
+            try:
+                speed.measure(begun, cell, device, shown.replace(f"{cell}-speed", f"{cell}-speed{number}"), report, self._timed, _threads(config))
+            finally:
+                self._item.stash[TIMES] += self._timed
+                self._item.user_properties.extend(ending.properties(self._timed))
         return report
 
     def _reproduced(self, report: Report, begun: Any, folder: str) -> Report:
@@ -313,6 +380,23 @@ class Parity:
             if asked.names_devices:
                 pytest.fail(f"{device.name} was asked for by name, but {absent}.", pytrace=False)
             pytest.skip(f"dlparity: device {device.name!r} is not available: {absent}")
+
+
+def _threads(config: pytest.Config) -> int:
+    return int(_setting(config, "cpu_threads"))
+
+
+def _untimed(config: pytest.Config) -> str:
+    """Why nothing can be timed here, "" where it can."""
+    if _is_worker(config) and config.stash.get(LOCK, None) is None:
+        return "this platform has no file lock, so a timing item cannot run alone beside other workers: time it with -n 0"
+    return ""
+
+
+def _turned_off(config: pytest.Config) -> bool:
+    from pytest_dlparity import benchmark_bridge
+
+    return benchmark_bridge.session(config) is not None and not benchmark_bridge.wanted(config)
 
 
 def _say(config: pytest.Config) -> Callable[[str], None] | None:
@@ -403,6 +487,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.dlparity = {
             "rows": item.stash.get(ROWS, []),
             "times": item.stash.get(TIMES, []),
+            "rulings": item.stash.get(RULINGS, []),
+            "untimed": item.stash.get(UNTIMED, []),
+            "timing": item.get_closest_marker("dlparity_speed") is not None,
             "lost": item.stash.get(LOST, []),
         }  # plain types: it crosses to the controller
     return report
@@ -473,8 +560,52 @@ def _split(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
+class _Speed:
+    """On the controller or in a serial run: what all the times come to."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        from pytest_dlparity import ending
+        from pytest_dlparity.errors import SpecError
+
+        names = ("max_ratio", "max_regression", "min_items", "baseline", "save_baseline", "no_baseline", "undecided", "cpu_threads")
+        try:
+            self.asked = ending.asked({name: _setting(config, name) for name in names})
+        except SpecError as error:
+            raise pytest.UsageError(str(error)) from None
+        self.config, self.run = config, ending.Run()
+        self.problems: list[Any] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        found = getattr(report, "dlparity", None)
+        if found and report.outcome != "rerun":
+            self.run.add(found, report.nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, Any, Any]:
+        from pytest_dlparity import ending
+
+        result = yield
+        if not self.config.getoption("collectonly", False):
+            self.problems = ending.problems(self.run, self.asked) + ending.saved(self.run, self.asked)
+            self.problems += ending.summarised(self.run, self.problems, os.environ.get("GITHUB_STEP_SUMMARY", ""))
+            session.exitstatus = ending.status(self.problems, int(session.exitstatus))
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        from pytest_dlparity import ending
+
+        lines = ending.table(self.run.times) if _setting(self.config, "report") != "none" else []
+        if lines:
+            terminalreporter.section("dlparity speed")
+        for line in lines:
+            terminalreporter.write_line(line)
+        for problem in self.problems:
+            terminalreporter.write_line(f"dlparity: {problem.sentence}", red=problem.status > 0, yellow=not problem.status, bold=True)
+
+
 class _Workers:
-    """xdist: each worker gets its share of the cores before it imports anything, and a timing item runs alone on its host."""
+    """xdist: each worker gets its share of the cores and a card of its own before it imports anything, and a timing item runs alone on its host."""
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if _is_worker(session.config) and any(item.get_closest_marker("dlparity_speed") for item in session.items):
@@ -499,9 +630,10 @@ class _Workers:
 
     def pytest_xdist_setupnodes(self, config: pytest.Config, specs: list[Any]) -> None:
         share = str(max(1, (os.cpu_count() or 1) // len(specs)))
-        for spec in specs:
+        for spec, card in zip(specs, cards.shares(os.environ, len(specs)), strict=True):
+            for name, value in card.items() if getattr(spec, "popen", False) else ():  # the cards of another machine are not known here
+                spec.env.setdefault(name, value)
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"):
                 if name not in os.environ:
                     spec.env.setdefault(name, share)
-            if "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ:
-                spec.env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch shares the card
+            spec.env.setdefault(cards.PREALLOCATE, os.environ[cards.PREALLOCATE])

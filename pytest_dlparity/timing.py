@@ -18,22 +18,39 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pytest_dlparity.gate import Ratio
+
 WARM_UP = 0.05  # of max_time, for each contender: clocks rise and caches fill before the first round counts
 WARM_UP_ROUNDS = 3  # at least: torch.compile and CUDA graphs still compile or record in their second and third call
 MOST_STEPS = 2**20  # in a round, where the clock cannot see a step at all
 RESAMPLES = 2000  # of the bootstrap: another seed then moves an end of the interval by about 4 % of its width
 
 
+def _ended(result: Any) -> bool:
+    """Of work that is never in the background."""
+    return True
+
+
 class Contender(NamedTuple):
     """One way to compute, ready to be timed.
 
     `step` starts one step and may return before it has finished; `wait` blocks until what `step` returned is ready. Steps must finish in
-    the order they were started, as on a CUDA stream and in JAX's queue of a device: a round waits for its last step only.
+    the order they were started, as on a CUDA stream and in JAX's queue of a device: a round waits for its last step only. `ended` tells,
+    without waiting, whether what `step` returned is ready: after each wait it must be.
     """
 
     name: str
     step: Callable[[], Any]
     wait: Callable[[Any], object]
+    ended: Callable[[Any], bool] = _ended
+
+
+class Raised(Exception):
+    """A contender raised while it was timed; its error is the cause."""
+
+
+class Unfinished(RuntimeError):
+    """Work that was waited for and has not ended: its time would be too short, and the rest would be charged to the next."""
 
 
 class Timing(NamedTuple):
@@ -43,21 +60,6 @@ class Timing(NamedTuple):
     first_call: float
     iterations: int
     rounds: tuple[float, ...]
-
-
-class Ratio(NamedTuple):
-    """How many times as long as another a contender takes, with a 95 % interval.
-
-    >>> print(Ratio(1.3204, 1.25, 1.4))
-    1.32 [1.25, 1.4]
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
 def paired(
@@ -76,7 +78,8 @@ def paired(
     order and its reverse, so an odd number is rounded up. While measuring, garbage collection, tracing and profiling are off; they
     come back also when a step raises.
 
-    Raises ValueError for no contender, for two of one name, and for limits that no number of rounds can meet.
+    Raises ValueError for no contender, for two of one name, and for limits that no number of rounds can meet; Raised for what a contender
+    raises; Unfinished for work in the background that was not waited for.
     """
     _refuse(contenders, max_time, min_round, min_rounds, max_rounds)
     first_calls = [_seconds(contender, 1) for contender in contenders]
@@ -137,10 +140,16 @@ def _seconds(contender: Contender, steps: int) -> float:
     """What `steps` steps and one wait took."""
     step = contender.step
     start = perf_counter()
-    for _ in range(steps):
-        result = step()
-    contender.wait(result)
-    return perf_counter() - start
+    try:
+        for _ in range(steps):
+            result = step()
+        contender.wait(result)
+    except Exception as error:
+        raise Raised(contender.name) from error
+    taken = perf_counter() - start
+    if not contender.ended(result):
+        raise Unfinished(f"{contender.name} is still at work after it was waited for, so its times would be too short.")
+    return taken
 
 
 def _steps(contender: Contender, min_round: float, warm_up: float) -> int:

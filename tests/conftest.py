@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from importlib import import_module
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 import pytest_dlparity
+
+os.environ["PJRT_NPROC"] = "1"  # what a run that times anything gives to jax; jax reads it once, and inner runs share this process
 
 # pytester drops from sys.modules what a run inside this process imported. A second import of torch or jax segfaults, one of our own modules
 # makes a second class Draw that functions of the first refuse, and one of hypothesis, which its plugin makes as each run ends, is slow.

@@ -56,7 +56,8 @@ def test_a_tolerance_in_text_becomes_one() -> None:
         ([marker(device="cpu")], "the dlparity marker has no argument 'device'. Write devices=."),
         (
             [marker(colour=1)],
-            "the dlparity marker has no argument 'colour'. It has devices, dtypes, modes, seed, tolerance, strict, speed, localize, spec.",
+            "the dlparity marker has no argument 'colour'. It has devices, dtypes, modes, seed, tolerance, strict, speed, localize, max_ratio, "
+            "max_regression, spec.",
         ),
         ([marker(SINE, SINE)], "the dlparity marker has 2 positional arguments. It takes one: a spec, or a function that makes one."),
         ([marker(SINE, spec=SINE)], "the dlparity marker has two specs, one positional and one as spec=. Give one."),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pytest_benchmark import stats
 
-from pytest_dlparity import benchmark_bridge
+from pytest_dlparity import benchmark_bridge, machine
 from pytest_dlparity.timing import Ratio, Timing
 
 TORCH = Timing("torch", 0.25, 4, (0.002, 0.001, 0.003))
@@ -157,7 +157,7 @@ def test_names_depend_on_the_test_and_not_on_xdist(nodeid: str, fullname: str, g
 def test_what_is_known_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(benchmark_bridge, "PRESSURE", tmp_path / "cpu")
+    monkeypatch.setattr(machine, "PRESSURE", tmp_path / "cpu")
     (tmp_path / "cpu").write_text("some avg10=63.25 avg60=9.62 avg300=3.12 total=15140021\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0")
     extra = {"lock_wait": np.float32(0.5), "first_call": "lost", "worker": "ours"}
     (row,) = benchmark_bridge.rows(nodeid="t.py::test_a", cell_params={}, what="forward", timings=[JAX], extra=extra)
@@ -171,7 +171,7 @@ def test_what_is_known_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 @pytest.mark.parametrize("text", [None, "", "some", "some avg10=", "some avg10=much"])
 def test_a_system_that_does_not_tell_its_pressure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None) -> None:
-    monkeypatch.setattr(benchmark_bridge, "PRESSURE", tmp_path / "cpu")
+    monkeypatch.setattr(machine, "PRESSURE", tmp_path / "cpu")
     if text is not None:
         (tmp_path / "cpu").write_text(text)
     (row,) = benchmark_bridge.rows(nodeid="t.py::test_a", cell_params={}, what="forward", timings=[JAX])

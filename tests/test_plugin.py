@@ -319,7 +319,8 @@ def test_auto(): ...
         ("SINE, dtype='float16'", "the dlparity marker has no argument 'dtype'. Write dtypes=."),
         (
             "SINE, colour=1",
-            "the dlparity marker has no argument 'colour'. It has devices, dtypes, modes, seed, tolerance, strict, speed, localize, spec.",
+            "the dlparity marker has no argument 'colour'. It has devices, dtypes, modes, seed, tolerance, strict, speed, localize, max_ratio, "
+            "max_regression, spec.",
         ),
         ("SINE, WRONG", "the dlparity marker has 2 positional arguments. It takes one: a spec, or a function that makes one."),
         ("SINE, spec=WRONG", "the dlparity marker has two specs, one positional and one as spec=. Give one."),

@@ -846,8 +846,9 @@ def test_what_is_timed_draws_by_itself() -> None:
     prep = run.unshared(prep)
     assert prep.shared is None and prep.jax.shared is None and run.unshared(prep) is prep
     device = matrix.devices()["cpu"]
-    for _, torch_step, jax_step in speed.parts(prep, matrix.Cell("cpu", "float32"), device):
-        torch_step(), jax_step()
+    for _, made in speed.parts(prep, matrix.Cell("cpu", "float32"), device):
+        part = made()
+        part.torch(), part.jax()
 
 
 # ---------------------------------------------------------------- the parts

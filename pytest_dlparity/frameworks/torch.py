@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -692,8 +693,29 @@ def version() -> str:
 
 def wait(device: str) -> None:
     """Blocks until the device has finished everything that was queued."""
-    if torch.device(device).type != "cpu":
-        torch.accelerator.synchronize()
+    kind = torch.device(device).type
+    if kind == "xla":  # lazy: nothing runs before this
+        importlib.import_module("torch_xla").sync(wait=True)
+    elif kind != "cpu":
+        torch.accelerator.synchronize(torch.device(device))
+
+
+def idle(device: str) -> bool:
+    """Whether the device has finished everything that was queued, as far as it tells without waiting."""
+    if torch.device(device).type not in ("cuda", "xpu"):  # the others have no streams to ask
+        return True
+    return bool(torch.accelerator.current_stream(torch.device(device)).query())
+
+
+@contextlib.contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Operations on the CPU in so many threads while it lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # ---------------------------------------------------------------- the flow of precision inside a half precision run
