@@ -58,7 +58,9 @@ def check(
         if absent := unavailable(known[cell.device]):
             raise SpecError(f'{cell.device} was asked for, but {absent}. Leave it out, or write devices="auto".')
     ready = begun(spec, seed, [cell.dtype for cell in cells])
-    again = f"dlp.check(spec, devices={_names(c.device for c in cells)}, dtypes={_names(c.dtype for c in cells)}, seed={seed})"
+    kinds = _names(c.mode or "eager" for c in cells)
+    said = f"devices={_names(c.device for c in cells)}, dtypes={_names(c.dtype for c in cells)}{f', modes={kinds}' if kinds != ['eager'] else ''}"
+    again = f"dlp.check(spec, {said}, seed={seed})"
     reports = [in_cell(ready, cell, known[cell.device], tolerance, strict, again) for cell in cells]
     return explain.explained(merged(reports), ready.reference, localize)
 
