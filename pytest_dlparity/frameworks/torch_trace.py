@@ -125,7 +125,9 @@ def replay(node: Node, values: Mapping[int, np.ndarray]) -> np.ndarray:
     func, args, kwargs, part = node.again
     with torch.no_grad():
         result = func(*[_filled(value, values) for value in args], **{name: _filled(value, values) for name, value in kwargs.items()})
-    return torch_side.to_numpy(result if part is None else result[part])
+    if part is not None or isinstance(result, (tuple, list)):  # also of a split into one
+        result = result[part or 0]
+    return torch_side.to_numpy(result)
 
 
 def _filled(value: Any, values: Mapping[int, np.ndarray]) -> Any:
