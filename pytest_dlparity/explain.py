@@ -32,7 +32,7 @@ def explained(report: Report, truth: Reference, wanted: str = "auto", say: Say |
     if slips and not apart:
         return replace(report, lost=_lost(truth, slips[0], patience))
     if truth.explained.where is None:
-        _explain(truth, apart, patience)
+        _explain(truth, apart, patience, wanted == "always")
     found = truth.explained
     notes = (f"  note: the cause could not be looked for: {found.trouble}",) if found.trouble else ()
     return replace(report, where=found.where, causes=found.causes, remarks=(*report.remarks, *notes))
@@ -46,10 +46,10 @@ def _lost(truth: Reference, verdict: Verdict, patience: _Patience) -> Lost | Non
     return truth.explained.lost[key]
 
 
-def _explain(truth: Reference, apart: Sequence[Verdict], patience: _Patience) -> None:
+def _explain(truth: Reference, apart: Sequence[Verdict], patience: _Patience, always: bool) -> None:
     found = truth.explained
     patience.expects(truth.seconds * TRACES, "looking for where the two sides part")
-    found.where = locate.located(truth.prep, truth, list(dict.fromkeys(v.name for v in apart)))
+    found.where = locate.located(truth.prep, truth, list(dict.fromkeys(v.name for v in apart)), always)
     patience.expects(0.0, "looking for the cause")
     try:
         found.causes = tuple(diagnose.causes(truth.prep, truth, DEADLINE, found.where)) if apart else ()

@@ -128,15 +128,16 @@ def localize(spec: Spec, seed: int = 0) -> Localization:
     return located(prep, reference(prep))
 
 
-def located(prep: Prepared, truth: Reference, leaves: Sequence[str] | None = None) -> Localization:
+def located(prep: Prepared, truth: Reference, leaves: Sequence[str] | None = None, always: bool = False) -> Localization:
     """The same of a spec that has its reference. `leaves`: those that disagree; by default, what differs in float64.
 
+    `always`: both sides are followed also where nothing differs, and their values counted along the way.
     What goes wrong while tracing is the answer's reason, and never raised: the verdict stands without it.
     """
     begun = time.perf_counter()
     try:
         with np.errstate(all="ignore"):
-            found = _located(prep, truth, disagreeing(truth) if leaves is None else list(leaves))
+            found = _located(prep, truth, disagreeing(truth) if leaves is None else list(leaves), always)
     except (MemoryError, RecursionError) as error:
         found = Localization("unknown", reason=f"the trace does not fit: {type(error).__name__}.")
     except Exception as error:  # noqa: BLE001  the user's programs under two tracers: whatever happens there is no verdict
@@ -171,7 +172,7 @@ def _close(t: np.ndarray, j: np.ndarray, limit: float, floor: float = 0.0) -> bo
 # ---------------------------------------------------------------- the finding
 
 
-def _located(prep: Prepared, truth: Reference, bad: list[str]) -> Localization:
+def _located(prep: Prepared, truth: Reference, bad: list[str], always: bool) -> Localization:
     if prep.job.kind == "optimizer":
         return Localization("unknown", reason="an optimizer's step is one formula: its cause says more than a line.")
     if truth.problem:
@@ -185,8 +186,11 @@ def _located(prep: Prepared, truth: Reference, bad: list[str]) -> Localization:
     forward = [name for name in disagreeing(truth, 100 * TIGHT) if bad and not name.startswith(("grad.", "update.", "state.", "loss."))]
     forward = forward or [name for name in bad if name.startswith("state.")]
     leaves = forward or [name for name in bad if name.startswith("grad.")]
+    if not leaves and bad:
+        return Localization("unknown", reason=f"{bad[0]} is not followed through the program.")
     if not leaves:
-        return Localization("unknown" if bad else "agree", reason=f"{bad[0]} is not followed through the program." if bad else "")
+        outputs = [name for name in truth.torch.leaves if not name.startswith(("grad.", "update.", "state.", "loss."))]
+        return _Search(prep, truth, outputs, False).agreed() if always else Localization("agree")
     return _Search(prep, truth, leaves, not forward).found()
 
 
@@ -204,8 +208,17 @@ class _Search:
         try:
             return self._found()
         finally:
-            for node in (*self.torch.nodes, *self.jax.nodes):  # the answer keeps the traces
-                node.value = None
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drops the values: an answer keeps the traces."""
+        for node in (*self.torch.nodes, *self.jax.nodes):
+            node.value = None
+
+    def agreed(self) -> Localization:
+        self.made = align.aligned(self.torch, self.jax, tracing.known(self.prep, self.torch, self.jax), LOOSE)
+        self._forget()
+        return Localization("agree", rows=self._rows())
 
     def _found(self) -> Localization:
         if not self.leaves:
@@ -768,6 +781,7 @@ def _different(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 def _words(found: Localization) -> Iterable[str]:
     if found.status == "agree":
         yield "the two sides agree in every leaf, in float64"
+        yield from _table(found.rows)
         return
     if found.status == "unknown":
         yield f"where the two sides part cannot be told: {found.reason}"

@@ -42,9 +42,12 @@ def test_a_passing_spec_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_always_follows_a_passing_spec_too() -> None:
-    report = dlp.check(gelu(approximate=False), localize="always")
+    net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4))
+    side = lambda p, x: jnp.tanh(x @ p["0.weight"].T + p["0.bias"]) @ p["2.weight"].T + p["2.bias"]
+    report = dlp.check(dlp.layer(net, side, inputs=[dlp.normal(4, 8)]), localize="always")
     assert report.ok
-    assert "\n  where: the two sides agree in every leaf, in float64\n" in str(report)
+    said = "the two sides agree in every leaf, in float64\n    along the way, values of torch that jax has too:\n      0 to 2: all 5\n"
+    assert f"\n  where: {said}" in str(report)
 
 
 def test_a_loss_of_precision_has_its_operation(monkeypatch: pytest.MonkeyPatch) -> None:
