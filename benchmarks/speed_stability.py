@@ -98,14 +98,14 @@ def main() -> int:
                 waited.append(pressure())
                 found[workers].append(ratios(folder, workers))
                 print(f"run {number + 1} of {runs}, {f'-n {workers}' if workers else 'serial'}: pressure {waited[-1]:.0f} %", file=sys.stderr)
-    print(f"{'spec':<34}{'serial':>10}{'-n 2':>10}{'apart':>9}{'spread serial':>16}{'spread -n 2':>14}")
+    print(f"{'spec':<14}{'serial':>10}{'-n 2':>10}{'apart':>9}{'spread serial':>16}{'spread -n 2':>14}")
     apart = []
     for test in sorted(found[0][0]):
         serial, beside = ([run[test] for run in found[workers]] for workers in (0, 2))
         apart.append(float(np.median(beside) / np.median(serial) - 1))
-        print(
-            f"{test[10:-1]:<34}{np.median(serial):>10.3g}{np.median(beside):>10.3g}{apart[-1]:>9.1%}{spread(serial):>16.1%}{spread(beside):>14.1%}"
-        )
+        name = test.removeprefix("cpu-float32-")
+        columns = f"{np.median(serial):>10.3g}{np.median(beside):>10.3g}{apart[-1]:>9.1%}{spread(serial):>16.1%}{spread(beside):>14.1%}"
+        print(f"{name:<14}{columns}")
     beyond = sum(abs(one) > ALLOWED for one in apart)
     print(f"{beyond} of {len(apart)} apart by more than {ALLOWED:.0%}; median of the distances {np.median(np.abs(apart)):.1%}")
     print(f"pressure before the runs: {np.nanmedian(waited):.0f} % (median), {np.nanmax(waited):.0f} % (most)" if waited else "")

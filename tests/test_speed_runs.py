@@ -155,6 +155,12 @@ def test_a_limit_without_anything_timed_is_red(run: Run) -> None:
     assert run(SINES, "--dlparity-max-ratio=5", "--collect-only").ret == 0
 
 
+def test_a_spec_that_is_not_in_parity_fails_also_where_nothing_may_be_timed(run: Run) -> None:
+    result = run("def test_wrong(parity):\n    parity(WRONG)\n", "--dlparity-speed", "--benchmark-disable", "-m", "dlparity_speed", "--tb=no")
+    result.assert_outcomes(failed=1, deselected=1)
+    assert table(result) == []
+
+
 def test_a_spec_that_is_not_in_parity_is_held_to_no_limit_and_stored_nowhere(run: Run) -> None:
     result = run("def test_wrong(parity):\n    parity(WRONG)\n", "--dlparity-max-ratio=1.5", "--dlparity-save-baseline=new", "--tb=no")
     result.assert_outcomes(failed=2)
