@@ -342,25 +342,36 @@ class Parity:
         self._item.stash[ROWS].append(row)
         self._item.user_properties.extend(record.properties(row))
         if self._point.speed:
-            from pytest_dlparity import ending, speed
-
-            if refused := [v for v in report.verdicts if v.reason == "unsupported"]:
-                pytest.skip(f"dlparity: nothing to time, the {refused[0].side} side cannot run in {cell.dtype}: {refused[0].detail[0]}")
-            if problem := _untimed(config):
-                self._item.stash[UNTIMED].append(problem)
-                if self._point.asked.limited:
-                    pytest.fail(f"{self._item.name} was not timed, so its limit held nothing: {problem}.", pytrace=False)
-                pytest.skip(f"dlparity: {problem}")
-            if _turned_off(config):
-                pytest.skip("dlparity: --benchmark-disable or --benchmark-skip turns timing off")
-            number = f"#{len(self._item.stash[ROWS])}" if len(self._item.stash[ROWS]) > 1 else ""
-            self._timed: list[dict[str, Any]] = []
-            try:
-                speed.measure(begun, cell, device, shown.replace(f"{cell}-speed", f"{cell}-speed{number}"), report, self._timed, _threads(config))
-            finally:
-                self._item.stash[TIMES] += self._timed
-                self._item.user_properties.extend(ending.properties(self._timed))
+            self._time(report, begun, device)
         return report
+
+    def _time(self, report: Report, begun: Any, device: Device) -> None:
+        """Both sides; where that cannot be, a spec that is not in parity still fails."""
+        __tracebackhide__ = True
+        from pytest_dlparity import ending, speed
+
+        config, cell, stash = self._item.config, self._point.cell, self._item.stash
+        refused = [v for v in report.verdicts if v.reason == "unsupported"]
+        if problem := _untimed(config):
+            stash[UNTIMED].append(problem)
+        elif refused:
+            problem = f"nothing to time, the {refused[0].side} side cannot run in {cell.dtype}: {refused[0].detail[0]}"
+        elif _turned_off(config):
+            problem = "--benchmark-disable or --benchmark-skip turns timing off"
+        if stash[UNTIMED] and self._point.asked.limited and report.ok:
+            pytest.fail(f"{self._item.name} was not timed, so its limit held nothing: {problem}.", pytrace=False)
+        if problem and report.ok:
+            pytest.skip(f"dlparity: {problem}")
+        number = f"#{len(stash[ROWS])}" if len(stash[ROWS]) > 1 else ""  # of a test's second spec
+        name = self._item.nodeid.replace(f"{cell}-speed", f"{cell}-speed{number}")
+        self._timed: list[dict[str, Any]] = []
+        if problem:
+            return
+        try:
+            speed.measure(begun, cell, device, name, report, self._timed, _threads(config))
+        finally:
+            stash[TIMES] += self._timed
+            self._item.user_properties.extend(ending.properties(self._timed))
 
     def _reproduced(self, report: Report, begun: Any, folder: str) -> Report:
         """The report with the place of its reproducer."""

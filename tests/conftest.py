@@ -29,7 +29,8 @@ torch.set_num_threads(1)  # two workers on two cores: torch's barriers collapse 
 
 @pytest.fixture
 def runner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A pytester whose inner runs are not taken for workers of our own run. The plugin is there by its entry point."""
-    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"):
+    """A pytester whose inner runs are no workers of ours and write no summary of a CI job. The plugin is there by its entry point."""
+    xdist = ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID")
+    for name in (*xdist, "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
     return pytester
