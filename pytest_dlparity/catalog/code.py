@@ -1,0 +1,49 @@
+"""The code of an entry, evaluated: what the atlas prints is what ran."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import math
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+# name in the code: the module it stands for. Absent extras are absent names; what needs them is skipped with the reason.
+NAMES = MappingProxyType(
+    {
+        "torch": "torch",
+        "F": "torch.nn.functional",
+        "jax": "jax",
+        "jnp": "jax.numpy",
+        "lax": "jax.lax",
+        "optax": "optax",
+        "linen": "flax.linen",
+        "nnx": "flax.nnx",
+        "eqx": "equinox",
+        "hk": "haiku",
+        "dlp": "pytest_dlparity",
+    }
+)
+
+
+def evaluated(code: str) -> Any:
+    """The value of an expression, or the last function or class that statements define."""
+    tree = ast.parse(code)
+    space = {"np": np, "math": math, **{name: _module(path) for name, path in NAMES.items() if _used(tree, name)}}
+    if len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):
+        return eval(compile(code, "<catalogue>", "eval"), space)  # noqa: S307  our own text
+    exec(compile(code, "<catalogue>", "exec"), space)  # noqa: S102  our own text
+    named = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    return space[named[-1]]
+
+
+def _used(tree: ast.AST, name: str) -> bool:
+    return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree))
+
+
+@cache
+def _module(path: str) -> Any:
+    return importlib.import_module(path)
