@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_dlparity import catalog
     from pytest_dlparity.draws import Draw, booleans, fixed, integers, normal, uniform
     from pytest_dlparity.errors import ParityError, SpecError
     from pytest_dlparity.locate import Localization, localize
@@ -33,6 +34,7 @@ __all__ = [
     "Tolerance",
     "booleans",
     "carry",
+    "catalog",
     "check",
     "fixed",
     "integers",
@@ -65,6 +67,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "catalog":
+        return import_module("pytest_dlparity.catalog")
     if name not in _HOME:
         raise AttributeError(f"module 'pytest_dlparity' has no attribute {name!r}")
     return getattr(import_module(f"pytest_dlparity.{_HOME[name]}"), name)

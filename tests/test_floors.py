@@ -18,9 +18,17 @@ PACKAGE = Path(__file__).parent.parent / "pytest_dlparity"
 # From the roof to the ground, a floor a line: a module imports only from the lines below its own.
 FLOORS = (
     "plugin",
+    "catalog.items",
+    "catalog.judge",
+    "catalog.specs",
+    "catalog.torch_side",
+    "catalog.*",
+    "catalog.entry",
+    "catalog.code",
     "hooks",
     "asked",
     "__init__",
+    "catalog",
     "record",
     "speed",
     "benchmark_bridge",
@@ -101,7 +109,7 @@ FLOORS = (
 
 JAX = ("frameworks.jax", "frameworks.jax_*", "catalog", "catalog.*")
 HOMES = {
-    "pytest": ("plugin",),
+    "pytest": ("plugin", "catalog.items"),
     "_pytest": ("plugin",),
     "pytest_benchmark": ("benchmark_bridge",),
     "xdist": ("plugin",),

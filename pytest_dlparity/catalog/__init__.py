@@ -10,10 +10,11 @@ from typing import Any
 
 _HOMES = {
     "entry": ("LIBRARIES", "Difference", "Entry", "Equivalent"),
+    "judge": ("Found", "check"),
     "specs": ("entries", "families", "spec"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = ["LIBRARIES", "Difference", "Entry", "Equivalent", "entries", "families", "spec"]
+__all__ = ["LIBRARIES", "Difference", "Entry", "Equivalent", "Found", "check", "entries", "families", "spec"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import math
 from functools import cache
 from types import MappingProxyType
@@ -28,16 +29,30 @@ NAMES = MappingProxyType(
     }
 )
 
+PACKAGES = MappingProxyType({"haiku": "dm-haiku"})  # what a module is called where it is installed from
+
 
 def evaluated(code: str) -> Any:
     """The value of an expression, or the last function or class that statements define."""
     tree = ast.parse(code)
     space = {"np": np, "math": math, **{name: _module(path) for name, path in NAMES.items() if _used(tree, name)}}
     if len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):
-        return eval(compile(code, "<catalogue>", "eval"), space)  # noqa: S307  our own text
-    exec(compile(code, "<catalogue>", "exec"), space)  # noqa: S102  our own text
+        return eval(compile(code, "<catalogue>", "eval"), space)  # our own text
+    exec(compile(code, "<catalogue>", "exec"), space)
     named = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     return space[named[-1]]
+
+
+def lacking(code: str) -> str:
+    """Why code cannot be evaluated here: the package that is not installed; "" when there is none.
+
+    >>> lacking("np.tanh")
+    ''
+    """
+    tree = ast.parse(code)
+    needed = dict.fromkeys(path.partition(".")[0] for name, path in NAMES.items() if _used(tree, name))
+    absent = [name for name in needed if importlib.util.find_spec(name) is None]
+    return f"{PACKAGES.get(absent[0], absent[0])} is not installed" if absent else ""
 
 
 def _used(tree: ast.AST, name: str) -> bool:
