@@ -124,7 +124,7 @@ ENTRIES = (
     elementwise("softsign", "torch.nn.Softsign()", in_half("jax.nn.soft_sign", "the two terms of its gradient cancel", "jax has no digit right")),
     elementwise("sigmoid", "torch.nn.Sigmoid()", "jax.nn.sigmoid"),
     elementwise("log-sigmoid", "torch.nn.LogSigmoid()", "jax.nn.log_sigmoid"),
-    elementwise("tanh", "torch.nn.Tanh()", "jax.nn.tanh"),
+    elementwise("nn-tanh", "torch.nn.Tanh()", "jax.nn.tanh"),
     elementwise(
         "hardtanh", "torch.nn.Hardtanh()", Equivalent("jax.nn.hard_tanh", differs=(at_bounds("1", f"{JAX}: hard_tanh is where(x > 1, ...)"),)), 1.0, -1.0,
     ),
@@ -142,14 +142,14 @@ ENTRIES = (
     elementwise("threshold", "torch.nn.Threshold(0.5, -1.0)", "lambda x: jnp.where(x <= 0.5, -1.0, x)", 0.5),
     rows("glu", "torch.nn.GLU()", Equivalent("jax.nn.glu", {"dim": "axis"}), PAIRS, edges={"far apart": [fixed([[1.0, 2.0, 300.0, -300.0]])]}),
     rows("glu-dim", "torch.nn.GLU(1)", Equivalent("lambda x: jax.nn.glu(x, axis=1)", {"dim": "axis"}), {"odd": [normal(3, 4, 5)]}, edges={}),
-    rows("softmax", "torch.nn.Softmax(dim=-1)", Equivalent("jax.nn.softmax", {"dim": "axis"})),
+    rows("nn-softmax", "torch.nn.Softmax(dim=-1)", Equivalent("jax.nn.softmax", {"dim": "axis"})),
     rows(
-        "softmax-dim", "torch.nn.Softmax(dim=0)", Equivalent("lambda x: jax.nn.softmax(x, axis=0)", {"dim": "axis"}),
+        "nn-softmax-dim", "torch.nn.Softmax(dim=0)", Equivalent("lambda x: jax.nn.softmax(x, axis=0)", {"dim": "axis"}),
         {"odd": [normal(3, 5)], "two": [normal(2, 1)]},
     ),
     rows("softmin", "torch.nn.Softmin(dim=-1)", Equivalent("lambda x: jax.nn.softmax(-x)", {"dim": "axis"}),
          edges={"ties": [fixed(np.ones((2, 3)))], "masked": [fixed([[0.0, INF, 1.0]])]}),
-    rows("log-softmax", "torch.nn.LogSoftmax(dim=-1)", Equivalent("jax.nn.log_softmax", {"dim": "axis"})),
+    rows("nn-log-softmax", "torch.nn.LogSoftmax(dim=-1)", Equivalent("jax.nn.log_softmax", {"dim": "axis"})),
     rows(
         "softmax2d", "torch.nn.Softmax2d()", Equivalent("lambda x: jax.nn.softmax(x, axis=-3)"),
         IMAGES, edges={},

@@ -55,6 +55,16 @@ def lacking(code: str) -> str:
     return f"{PACKAGES.get(absent[0], absent[0])} is not installed" if absent else ""
 
 
+def names(*codes: str) -> list[str]:
+    """The names of modules that code uses.
+
+    >>> names("jnp.tanh", "np.pi * F.gelu")
+    ['np', 'F', 'jnp']
+    """
+    trees = [ast.parse(code) for code in codes]
+    return [name for name in ("np", "math", *NAMES) if any(_used(tree, name) for tree in trees)]
+
+
 def _used(tree: ast.AST, name: str) -> bool:
     return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree))
 

@@ -192,10 +192,20 @@ class Point(pytest.Item):
             pytest.fail(f"{device.name} was asked for by name, but {absent}.", pytrace=False)
         found = list(judge.cases(self.entry, self.library, self.cell, self.catalogue.begun()))
         rows += [row(one, self.nodeid, self.family) for one in found]
+        if asked.speed and found[0].status in (judge.AGREES, judge.DIFFERS):
+            rows[0]["catalog"]["speed"] = self.speed(found[0], device)
         if failed := [one for one in found if one.status == judge.FAILED]:
             raise ParityError("\n\n".join(map(str, failed)))
         if all(one.status == judge.SKIPPED for one in found):
             pytest.skip(f"dlparity: {found[0].says}")
+
+    def speed(self, one: Found, device: Device) -> dict[str, float]:
+        """jax's time over torch's for each part of the first case."""
+        from pytest_dlparity import speed
+
+        begun = self.catalogue.begun().begun(one.entry, one.library, one.case)
+        timed = speed.rows(begun, self.cell, device, self.nodeid, one.report)  # type: ignore[arg-type]  # it agrees, so it has one
+        return {row["params"]["what"]: row["extra_info"]["ratio"] for row in timed if "ratio" in row["extra_info"]}
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         from pytest_dlparity.errors import ParityError
@@ -241,7 +251,7 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
     points: dict[tuple[str, str], str] = {}
     for row in rows:
         key = row["catalog"]["family"], row["nodeid"]
-        points[key] = max(points.get(key, ""), row["catalog"]["status"], key=_gravity)
+        points[key] = max(points.get(key, ""), row["catalog"]["status"], key=gravity)
     names = {family: {r["catalog"]["entry"] for r in rows if r["catalog"]["family"] == family} for family in dict.fromkeys(f for f, _ in points)}
     head = ("family", "entries", "agree", "differ as written", "failed", "skipped")
     body = [(family, str(len(entries)), *_counts([s for (f, _), s in points.items() if f == family])) for family, entries in sorted(names.items())]
@@ -256,7 +266,7 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
 _ORDER = ("", "skipped", "agrees", "differs as written", "failed")
 
 
-def _gravity(status: str) -> int:
+def gravity(status: str) -> int:
     return _ORDER.index(status)
 
 

@@ -21,7 +21,7 @@ from pytest_dlparity.errors import SpecError
 from pytest_dlparity.spec import Spec
 from pytest_dlparity.tolerance import DTYPES
 
-CORE = ("code", "entry", "items", "judge", "specs", "torch_side")  # the modules of the package that are no families
+CORE = ("atlas", "code", "entry", "items", "judge", "like", "mutations", "specs", "torch_side")  # the modules of the package that are no families
 KINDS = ("layer", "loss", "optimizer", "model")
 WRITTEN = ("loss", "optimizer")  # options of a model that are code
 
