@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "pytest_dlparity"
 # From the roof to the ground, a floor a line: a module imports only from the lines below its own.
 FLOORS = (
     "plugin",
+    "catalog.atlas",
     "catalog.items",
     "catalog.judge",
     "catalog.specs",
@@ -294,6 +295,11 @@ def test_importing_the_plugin_imports_no_framework(tmp_path):
 
 def test_collecting_nothing_imports_no_framework(tmp_path):
     assert "dlparity: True heavy: []" in python(COLLECT, tmp_path)
+
+
+def test_collecting_the_catalogue_imports_no_framework(tmp_path):
+    found = python(COLLECT.replace('"-q"', '"-q", "--dlparity-catalog"'), tmp_path)
+    assert "dlparity: True heavy: []" in found and "catalog/activations.py::relu[jax-cpu-float32]" in found
 
 
 def test_collecting_a_conftest_that_imports_a_framework_is_seen(tmp_path):

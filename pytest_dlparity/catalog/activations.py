@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -36,7 +38,14 @@ AT_BOUNDS = "At its bounds torch's gradient is 0, jax's is {}."
 def elementwise(name: str, torch: str, jax: str | Equivalent, *bounds: float, one: Inputs = ONE, **more: Any) -> Entry:
     """An elementwise function at ordinary inputs, at zero, at its bounds, and where it is large, tiny or not finite."""
     edges = EDGES | ({"bounds": [fixed([*bounds, 0.75])]} if bounds else {})
-    return Entry(name=name, torch=torch, jax={"jax": jax, **more.pop("others", {})}, cases=CASES | {"one": one}, edges=edges, **more)
+    return Entry(name=name, torch=torch, jax={"jax": exported(jax), **more.pop("others", {})}, cases=CASES | {"one": one}, edges=edges, **more)
+
+
+def exported(way: str | Equivalent) -> Equivalent:
+    """An equivalent that says where else its function is to be had."""
+    way = way if isinstance(way, Equivalent) else Equivalent(way)
+    found = re.search(r"jax\.nn\.(\w+)", way.code)
+    return replace(way, also=("linen", "nnx")) if found and found[1] in REEXPORTED else way
 
 
 def rows(name: str, torch: str, jax: str | Equivalent, cases: Mapping[str, Inputs] = ROWS, **more: Any) -> Entry:
@@ -48,7 +57,7 @@ def rows(name: str, torch: str, jax: str | Equivalent, cases: Mapping[str, Input
         "all masked": [fixed([[-INF, -INF], [0.0, 1.0]])],
         "far apart": [fixed([[300.0, 0.0, -300.0]])],
     }
-    return Entry(name=name, torch=torch, jax={"jax": jax}, cases=cases, edges=more.pop("edges", edges), **more)
+    return Entry(name=name, torch=torch, jax={"jax": exported(jax)}, cases=cases, edges=more.pop("edges", edges), **more)
 
 
 def at_zero(code: str, source: str = f"{JAX}: leaky_relu is where(x >= 0, ...)", **translation: str) -> Equivalent:

@@ -168,6 +168,8 @@ def index(families: Mapping[str, Sequence[Entry]], results: Results) -> str:
 def _mark(entry: Entry, library: str, results: Results) -> str:
     if library in entry.missing:
         return "no"
+    if source := next((name for name, way in entry.equivalents().items() if library in way.also), ""):
+        return f"{_mark(entry, source, results)}, as {source}"
     if library not in entry.jax:
         return "-"
     found = _own(results, entry, library, entry.equivalents()[library])
@@ -228,6 +230,7 @@ def equivalent(entry: Entry, library: str, way: Equivalent, results: Results) ->
     remarks = [
         *(["Channels last: (batch, ..., channels)."] if way.channels_last else []),
         *([_sentence(way.words)] if way.words else []),
+        *(f"`{_exported(way.code, name)}` is the same function." for name in way.also),
         *([f"Translation: {', '.join(told)}."] if told else []),
         *([f"`param_map={way.options['param_map']!r}`"] if "param_map" in way.options else []),
     ]
@@ -237,6 +240,15 @@ def equivalent(entry: Entry, library: str, way: Equivalent, results: Results) ->
     ]
     measured = _measured(_own(results, entry, library, way))
     return [f"### {TITLES[library]}", "", *_fence(way.code), *(" ".join(remarks), "") * bool(remarks), *differs, *[""] * bool(differs), measured, ""]
+
+
+def _exported(code: str, library: str) -> str:
+    """
+    >>> _exported("lambda x: jax.nn.elu(x, 1.5)", "nnx")
+    'nnx.elu'
+    """
+    found = re.search(r"jax\.nn\.(\w+)", code)
+    return f"{library}.{found[1]}" if found else library
 
 
 def _measured(found: Any) -> str:

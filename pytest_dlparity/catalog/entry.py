@@ -47,6 +47,7 @@ class Equivalent:
         differs: where it is known not to agree.
         words: what a reader must know, in a sentence or two.
         cases: names of the only cases it runs; all where empty.
+        also: libraries that export the function of `jax.nn` in the code under the same name: the very same object.
     """
 
     code: str
@@ -56,6 +57,7 @@ class Equivalent:
     differs: tuple[Difference, ...] = ()
     words: str = ""
     cases: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

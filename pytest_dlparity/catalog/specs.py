@@ -133,7 +133,9 @@ def problems(entry: Entry) -> Iterable[str]:
     for library in (*entry.jax, *entry.missing):
         if library not in LIBRARIES:
             yield f"names the library {library!r}. The libraries are {', '.join(LIBRARIES)}."
-    for library in entry.missing:
+    also = [library for way in entry.equivalents().values() for library in way.also]
+    yield from _unknown("is also that of the library", also, LIBRARIES, "libraries")
+    for library in (*entry.missing, *also):
         if library in entry.jax:
             yield f"has an equivalent in {library} and says that {library} has none. Take one of them out."
     if not entry.jax:
