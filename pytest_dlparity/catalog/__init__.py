@@ -11,10 +11,11 @@ from typing import Any
 _HOMES = {
     "entry": ("LIBRARIES", "Difference", "Entry", "Equivalent"),
     "judge": ("Found", "check"),
+    "like": ("optax_like",),  # not a module of its own name, which an import would put in the function's place
     "specs": ("entries", "families", "spec"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = ["LIBRARIES", "Difference", "Entry", "Equivalent", "Found", "check", "entries", "families", "spec"]
+__all__ = ["LIBRARIES", "Difference", "Entry", "Equivalent", "Found", "check", "entries", "families", "optax_like", "spec"]
 
 
 def __getattr__(name: str) -> Any:
