@@ -61,20 +61,7 @@ SYSTEM = {"vector": (conditioned(5, 5), normal(5)), "matrix": (conditioned(4, 4)
 BOTH = {"odd": (normal(3, 5), normal(5, 2)), "one": (normal(1, 1), normal(1, 1))}
 
 PRODUCTS = [
-    Row(
-        "matmul",
-        "torch.matmul",
-        "jnp.matmul",
-        {**BOTH, "vectors": (normal(7), normal(7)), "broadcast": (normal(2, 1, 3, 4), normal(5, 4, 2))},
-    ),
-    Row("bmm", "torch.bmm", "lax.batch_matmul", {"odd": (normal(3, 5, 2), normal(3, 2, 7)), "one": (normal(1, 1, 1), normal(1, 1, 1))}),
     Row("mv", "torch.mv", "jnp.dot", {"odd": (normal(3, 5), normal(5))}),
-    Row(
-        "addmm",
-        "lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=2)",
-        "lambda c, a, b: 0.5 * c + 2 * a @ b",
-        {"odd": (normal(3, 2), normal(3, 5), normal(5, 2))},
-    ),
     Row(
         "einsum-attention",
         'lambda q, k: torch.einsum("bqhd,bkhd->bhqk", q, k)',
@@ -83,19 +70,11 @@ PRODUCTS = [
     ),
     Row("einsum-trace", 'lambda x: torch.einsum("bii->b", x)', 'lambda x: jnp.einsum("bii->b", x)', {"odd": (normal(2, 3, 3),)}),
     Row(
-        "tensordot",
-        "lambda a, b: torch.tensordot(a, b, dims=2)",
-        "lambda a, b: jnp.tensordot(a, b, axes=2)",
-        {"odd": (normal(2, 3, 4), normal(3, 4, 5))},
-    ),
-    Row(
         "multi-dot",
         "lambda a, b, c: torch.linalg.multi_dot([a, b, c])",
         "lambda a, b, c: jnp.linalg.multi_dot([a, b, c])",
         {"odd": (normal(2, 5), normal(5, 3), normal(3, 4))},
     ),
-    Row("outer", "torch.outer", "jnp.outer", {"odd": (normal(3), normal(5))}),
-    Row("kron", "torch.kron", "jnp.kron", {"odd": (normal(2, 3), normal(3, 2))}),
     Row("cross", "lambda a, b: torch.linalg.cross(a, b)", "lambda a, b: jnp.cross(a, b)", {"odd": (normal(5, 3), normal(5, 3))}),
     Row("vecdot", "torch.linalg.vecdot", "jnp.linalg.vecdot", {"odd": (normal(3, 5), normal(3, 5))}),
     Row("trace", "torch.trace", "jnp.trace", {"odd": (normal(3, 3),), "wide": (normal(2, 5),)}),

@@ -457,12 +457,6 @@ ALONG = [
         )
         for n, t, j, g in [("1", 1, 1, "1"), ("2", 2, 2, "NaN"), ("3", 3, 3, "NaN"), ("inf", "torch.inf", "jnp.inf", "shares of 1")]
     ],
-    Row(
-        "normalize",
-        "lambda x: F.normalize(x, dim=1)",
-        "lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)",
-        everywhere,
-    ),
     Row("trapezoid", "lambda x: torch.trapezoid(x, dim=1)", "lambda x: jnp.trapezoid(x, axis=1)", everywhere),
     Row("cov", "lambda x: torch.cov(x)", "lambda x: jnp.cov(x)", everywhere),
     Row("roll", "lambda x: x.roll(2, 1)", "lambda x: jnp.roll(x, 2, 1)", everywhere),
