@@ -24,7 +24,11 @@ CELL = Cell("cpu", "float32")
 SILU = Entry("silu-here", "F.silu", {"jax": "jax.nn.silu"}, {"odd": [normal(3, 5)]})
 ZERO = Difference("grad.input", "zero", "at 0 torch gives the slope, jax 1", "jax/_src/nn/functions.py")
 LEAKY = Entry(
-    "leaky-here", "F.leaky_relu", {"jax": Equivalent("jax.nn.leaky_relu", differs=(ZERO,))}, {"odd": [normal(3, 5)]}, {"zero": [fixed([0.0, 1.0])]}
+    "leaky-here",
+    "F.leaky_relu",
+    {"jax": Equivalent("jax.nn.leaky_relu", differs=(ZERO,))},
+    {"odd": [normal(3, 5)]},
+    {"zero": [fixed([0.0, 1.0])]},
 )
 ROW = Entry("row", "lambda x: torch.cat([x, x])", {"jax": "lambda x: jnp.concatenate([x, x + 1])"}, {"one": [fixed([1.0])]})
 
@@ -269,7 +273,7 @@ def test_a_wrong_equivalent_makes_the_run_red(planted):
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*wrong [[]jax, odd[]] [[]cpu-float32[]]: 2 of 2 leaves disagree: output differs in float64*"])
     result.stdout.fnmatch_lines(["one     2        1      0                  1       0"])
-    result.stdout.fnmatch_lines(["*again: pytest --dlparity-catalog -k \"wrong[[]jax-cpu-float32[]]\" --dlparity-dtypes=float32"])
+    result.stdout.fnmatch_lines(['*again: pytest --dlparity-catalog -k "wrong[[]jax-cpu-float32[]]" --dlparity-dtypes=float32'])
     assert result.ret == 1
 
 
@@ -363,7 +367,10 @@ def written(folder: Path, results: Any) -> Path:
 
 def test_a_page_shows_what_ran_and_what_was_measured(results):
     page = atlas.pages(FAMILIES, results)["one.md"]
-    assert "## leaky-here\n\n`torch.nn.functional.leaky_relu`\n\n```python\nF.leaky_relu\n```\n\n### jax\n\n```python\njax.nn.leaky_relu\n```\n" in page
+    assert (
+        "## leaky-here\n\n`torch.nn.functional.leaky_relu`\n\n```python\nF.leaky_relu\n```\n\n### jax\n\n```python\njax.nn.leaky_relu\n```\n"
+        in page
+    )
     assert "- Differs in `grad.input` at zero: At 0 torch gives the slope, jax 1. Source: jax/_src/nn/functions.py.\n" in page
     assert "\nMeasured: cpu-float32 differs as written, 24.0 of 24 bits.\n" in page
     assert "| `torch.nn.functional.leaky_relu` | [leaky-here](one.md#leaky-here) | differs |" in atlas.pages(FAMILIES, results)["index.md"]
@@ -392,7 +399,10 @@ def test_pages_that_do_not_show_the_catalogue_are_stale(results, tmp_path):
 def test_results_of_another_device_stand_beside(results):
     more = json.loads(json.dumps(results).replace("cpu-float32", "cuda-float32").replace('"cpu"', '"cuda"'))
     both = atlas.merged(results, more)
-    assert set(both["entries"]["silu-here"]["jax"]["cells"]) == {"cpu-float32", "cuda-float32"} and set(both["environments"]) == {"cpu", "cuda"}
+    assert set(both["entries"]["silu-here"]["jax"]["cells"]) == {"cpu-float32", "cuda-float32"} and set(both["environments"]) == {
+        "cpu",
+        "cuda",
+    }
 
 
 def test_the_atlas_shows_the_catalogue():
