@@ -309,6 +309,7 @@ def stacked(p, x):
 """
 
 X = {"odd and even": [normal(2, 5, 6)], "batch of one": [normal(1, 3, 6)]}
+FIRST = {"odd and even": X["odd and even"]}
 PADDED = {"batch": [normal(2, 5, 6), _open(2, 5)]}
 
 ENTRIES: tuple[Entry, ...] = (
@@ -361,7 +362,7 @@ ENTRIES: tuple[Entry, ...] = (
         of="torch.softmax",
     ),
     _multihead("-self", X, "x", "x, x, x"),
-    _multihead("-no-bias", X, "x", "x, x, x", bias=False),
+    _multihead("-no-bias", FIRST, "x", "x, x, x", bias=False),
     _multihead(
         "-cross",
         {"batch": [normal(2, 3, 6), normal(2, 5, 6)], "batch of one": [normal(1, 1, 6), normal(1, 2, 6)]},
@@ -382,7 +383,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     _multihead(
         "-causal",
-        X,
+        FIRST,
         "x",
         "x, x, x",
         ", attn_mask=torch.ones(x.shape[1], x.shape[1], dtype=bool).triu(1)",

@@ -135,10 +135,10 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         name="identity",
         torch="torch.nn.Identity()",
-        jax={"jax": "lambda x: x", "equinox": "eqx.nn.Identity()"},
+        jax={"jax": "lambda x: x", "nnx": "nnx.identity", "equinox": "eqx.nn.Identity()"},
         cases={"batch": [normal(3, 5)], "one": [normal(1)]},
         edges={"edges": [fixed(np.array([0.0, -0.0, np.inf, -np.inf, np.nan]))]},
-        missing=dict.fromkeys(("linen", "nnx", "haiku"), "it has no identity layer; use lambda x: x"),
+        missing=dict.fromkeys(("linen", "haiku"), "it has no identity layer; use lambda x: x"),
     ),
     Entry(
         name="flatten",

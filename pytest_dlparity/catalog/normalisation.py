@@ -135,12 +135,12 @@ def _layer_norm(name: str, weight: bool, bias: bool) -> Entry:
             "equinox": Equivalent(
                 f"dlp.vmap(eqx.nn.LayerNorm(5, use_weight={weight}, use_bias={bias}))",
                 {"elementwise_affine=False": "use_weight=False, use_bias=False"},
-                cases=ROW,
+                cases=ROW if weight and bias else (),
                 words="Takes one vector.",
             ),
             "haiku": Equivalent(f"hk.transform(lambda x: hk.LayerNorm(-1, {weight}, {bias})(x))", HAIKU),
         },
-        cases=ROWS,
+        cases=ROWS if weight and bias else {"rows": ROWS["rows"]},
         edges={"a constant row": CONSTANT},
         notes=EPSILON,
     )
