@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_dlparity import catalog
+    from pytest_dlparity import catalog, strategies
     from pytest_dlparity.draws import Draw, booleans, fixed, integers, normal, uniform
     from pytest_dlparity.errors import ParityError, SpecError
     from pytest_dlparity.locate import Localization, localize
@@ -48,6 +48,7 @@ __all__ = [
     "optimizer",
     "reproduce",
     "save_mapping",
+    "strategies",
     "uniform",
     "vmap",
 ]
@@ -67,8 +68,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "catalog":
-        return import_module("pytest_dlparity.catalog")
+    if name in ("catalog", "strategies"):
+        return import_module(f"pytest_dlparity.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'pytest_dlparity' has no attribute {name!r}")
     return getattr(import_module(f"pytest_dlparity.{_HOME[name]}"), name)

@@ -20,6 +20,7 @@ FLOORS = (
     "plugin",
     "catalog.atlas",
     "catalog.items",
+    "catalog.mutations",
     "catalog.judge",
     "catalog.specs",
     "catalog.torch_side",
@@ -102,6 +103,7 @@ FLOORS = (
     "param_map.names",
     "param_map.pattern",
     "spec",
+    "strategies",
     "draws",
     "tolerance",
     "leaves",
@@ -121,6 +123,7 @@ HOMES = {
     "optax": JAX,
     "equinox": JAX,
     "haiku": JAX,
+    "hypothesis": ("strategies",),
 }
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from pytest_dlparity.catalog import judge, specs
 from pytest_dlparity.catalog.entry import Entry
 from pytest_dlparity.matrix import Cell
+from pytest_dlparity.report import Report
 
 EPSILONS = (1e-13, 9e-4)  # a literal in between is an epsilon
 SWAPS = {"mean": "sum", "sum": "mean", "var": "std", "std": "var", "max": "min", "min": "max"}
@@ -38,7 +39,8 @@ class Trial(NamedTuple):
     library: str
     mutant: Mutant
     outcome: str
-    change: float = np.nan  # the largest relative difference from the right code in float64
+    change: float = np.nan  # the largest relative difference from the right code in float64, where nothing was caught
+    margin: float = np.nan  # how many times its limit the clearest difference is, where one was caught
 
 
 def mutants(code: str, dims: int = 0) -> Iterator[Mutant]:
@@ -153,16 +155,22 @@ def trials(entry: Entry, library: str, seed: int = 0) -> Iterator[Trial]:
     for mutant in mutants(way.code, int(found[1]) if found else 0):
         wrong = replace(entry, jax={library: replace(way, code=mutant.code)})
         course = judge.Course(seed=seed)
-        told, change = "the same", 0.0
+        told, change, margin = "the same", 0.0, np.nan
         for one in judge.cases(wrong, library, cell, course):
             if one.status == judge.FAILED:
-                told, change = ("refused" if one.report is None else "caught"), np.nan
+                told, change, margin = ("refused", np.nan, np.nan) if one.report is None else ("caught", np.nan, _margin(one.report))
                 break
             if one.status != judge.SKIPPED:
                 change = max(change, _change(entry, library, one.case, right, course))
         if told == "the same" and change > SEEN:
             told = "missed"
-        yield Trial(entry.name, library, mutant, told, change)
+        yield Trial(entry.name, library, mutant, told, change, margin)
+
+
+def _margin(report: Report) -> float:
+    """Of a difference that has no size (a shape, a place that is not finite, whole numbers): infinite."""
+    sizes = [v.error / v.limit for v in report.failed if v.reason == "semantics" and v.limit]
+    return max(sizes) if len(sizes) == len(report.failed) else np.inf
 
 
 def _change(entry: Entry, library: str, case: str, right: judge.Course, wrong: judge.Course) -> float:
