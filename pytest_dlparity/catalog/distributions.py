@@ -81,12 +81,6 @@ LOG = [
         "weibull", "Weibull(a, b)", "expon.logpdf((x / a) ** b) + jnp.log(b / a) + (b - 1) * jnp.log(x / a)", (positive, positive, positive)
     ),
     Row(
-        "fisher-snedecor",
-        "FisherSnedecor(a, b)",
-        "beta.logpdf(a * x / (a * x + b), a / 2, b / 2) + jnp.log(a * b / (a * x + b) ** 2)",
-        (positive, large, large),
-    ),
-    Row(
         "kumaraswamy",
         "Kumaraswamy(a, b)",
         "expon.logpdf(-b * jnp.log1p(-(x**a))) + jnp.log(a * b) + (a - 1) * jnp.log(x) - jnp.log1p(-(x**a))",
@@ -153,7 +147,7 @@ KL = [
         "a, b",
     ),
 ]
-SHAPES = {"odd": (3, 5), "one": (1,)}
+SHAPES = ((3, 5), (5,), (3, 1), (1,))  # of the value and the parameters: they broadcast
 
 
 def entries() -> Iterator[Entry]:
@@ -166,7 +160,7 @@ def entries() -> Iterator[Entry]:
                 f"{prefix or 'log-prob-'}{row.name}",
                 f"lambda {takes}: torch.distributions.{row.torch.removesuffix(')')}, validate_args=False).{method}({value})",
                 {"jax": Equivalent(f"lambda {takes}: {STATS}{row.jax}", words=row.words)},
-                {name: tuple(draw(*shape) for draw in row.draws) for name, shape in SHAPES.items()},
+                {"broadcast": tuple(draw(*shape) for draw, shape in zip(row.draws, SHAPES, strict=False))},
                 of=f"torch.distributions.{row.torch.partition('(')[0]}",
                 options={} if row.wrt is None else {"wrt": list(row.wrt)},
             )

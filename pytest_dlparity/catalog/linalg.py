@@ -22,7 +22,7 @@ class Row(NamedTuple):
     differs: tuple[Difference, ...] = ()
     options: Mapping[str, Any] = {}
     words: str = ""
-    library: str = "jax"
+    dtypes: tuple[str, ...] = ()  # the only ones
 
 
 def conditioned(*shape: int) -> Draw:
@@ -90,12 +90,13 @@ PRODUCTS = [
 SOLVERS = [
     Row("solve", "torch.linalg.solve", "jnp.linalg.solve", SYSTEM),
     Row("inv", "torch.linalg.inv", "jnp.linalg.inv", SQUARE),
-    Row("pinv", "torch.linalg.pinv", "jnp.linalg.pinv", TALL),
+    Row("pinv", "torch.linalg.pinv", "jnp.linalg.pinv", TALL, dtypes=("float32",)),
     Row(
         "lstsq",
         "lambda a, b: torch.linalg.lstsq(a, b).solution",
         "lambda a, b: jnp.linalg.lstsq(a, b)[0]",
         {"tall": (conditioned(5, 3), normal(5, 2))},
+        dtypes=("float32",),
     ),
     Row(
         "solve-triangular",
@@ -184,6 +185,7 @@ FACTORS = [
         "jnp.linalg.matrix_rank",
         {"one": (fixed(np.outer([1.0, 2.0, 4.0], [1.0, 3.0])),)},
         options={"wrt": []},
+        dtypes=("float32",),
     ),
     Row("lu", "lambda x: tuple(torch.linalg.lu(x))", "jax.scipy.linalg.lu", {"odd": (conditioned(5, 5),), "tall": (conditioned(5, 3),)}),
 ]
@@ -211,7 +213,7 @@ NORMS = [
 def entries() -> Iterator[Entry]:
     for row in (*PRODUCTS, *SOLVERS, *FACTORS, *NORMS):
         way = Equivalent(row.jax, differs=row.differs, words=row.words)
-        yield Entry(row.name, row.torch, {row.library: way}, row.cases, edges=row.edges, options=row.options)
+        yield Entry(row.name, row.torch, {"jax": way}, row.cases, edges=row.edges, options=row.options, dtypes=row.dtypes)
 
 
 ENTRIES: tuple[Entry, ...] = tuple(entries())
