@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -35,6 +35,11 @@ def _qkv(batch: int, heads: int, queries: int, keys: int, width: int, groups: in
 
 
 PLAIN = {"odd and even": _qkv(2, 2, 5, 4, 3), "batch of one": _qkv(1, 1, 2, 2, 1), "prime": _qkv(1, 2, 3, 7, 2)}
+FUNCTIONS = {
+    "jax": "jax.nn.dot_product_attention",
+    "linen": "linen.dot_product_attention",
+    "nnx": "nnx.dot_product_attention",
+}
 MOVED = "{function}(q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2){more}).swapaxes(1, 2)"
 
 
@@ -42,32 +47,21 @@ def _sdpa(
     name: str,
     cases: dict[str, list[Draw]],
     torch: str = "",
-    jax: str = "",
-    flax: str | None = None,
+    more: Mapping[str, str] | None = None,
     mask: bool = False,
-    no_flax: str = "",
+    missing: Mapping[str, str] | None = None,
 ) -> Entry:
+    """Args: more, by library, what its call has besides q, k and v; nothing by default."""
     given = "q, k, v, mask" if mask else "q, k, v"
+    absent = missing or {}
+    ways = {library: MOVED.format(function=function, more=(more or {}).get(library, "")) for library, function in FUNCTIONS.items()}
     return Entry(
         name=f"attention{name}",
         torch=f"lambda {given}: F.scaled_dot_product_attention(q, k, v{torch})",
-        jax={
-            "jax": f"lambda {given}: {MOVED.format(function='jax.nn.dot_product_attention', more=jax)}",
-            **(
-                {}
-                if flax is None
-                else {
-                    library: f"lambda {given}: {MOVED.format(function=f'{library}.dot_product_attention', more=flax)}"
-                    for library in ("linen", "nnx")
-                }
-            ),
-        },
+        jax={library: f"lambda {given}: {way}" for library, way in ways.items() if library not in absent},
         cases=cases,
         of="torch.nn.functional.scaled_dot_product_attention",
-        missing={
-            **(dict.fromkeys(("linen", "nnx"), no_flax) if flax is None else {}),
-            **dict.fromkeys(("equinox", "haiku"), "its attention is a layer; use jax.nn.dot_product_attention"),
-        },
+        missing={**absent, **dict.fromkeys(("equinox", "haiku"), "its attention is a layer; use jax.nn.dot_product_attention")},
         notes=NOTES,
     )
 
@@ -313,18 +307,22 @@ FIRST = {"odd and even": X["odd and even"]}
 PADDED = {"batch": [normal(2, 5, 6), _open(2, 5)]}
 
 ENTRIES: tuple[Entry, ...] = (
-    _sdpa("", PLAIN, flax=""),
-    _sdpa("-bias", _with(normal), ", attn_mask=mask", ", bias=mask", ", bias=mask", mask=True),
-    _sdpa("-mask", _with(_open), ", attn_mask=mask", ", mask=mask", ", mask=mask", mask=True),
-    _sdpa("-causal", PLAIN, ", is_causal=True", ", is_causal=True", f", {CAUSAL}"),
-    _sdpa("-scale", PLAIN, ", scale=0.5", ", scale=0.5", None, no_flax="its function always divides by the root of the width"),
+    _sdpa("", PLAIN),
+    _sdpa("-bias", _with(normal), ", attn_mask=mask", dict.fromkeys(FUNCTIONS, ", bias=mask"), mask=True),
+    _sdpa("-mask", _with(_open), ", attn_mask=mask", dict.fromkeys(FUNCTIONS, ", mask=mask"), mask=True),
+    _sdpa("-causal", PLAIN, ", is_causal=True", {**dict.fromkeys(FUNCTIONS, ", is_causal=True"), "linen": f", {CAUSAL}"}),
+    _sdpa(
+        "-scale",
+        PLAIN,
+        ", scale=0.5",
+        {"jax": ", scale=0.5"},
+        missing=dict.fromkeys(("linen", "nnx"), "its function always divides by the root of the width"),
+    ),
     _sdpa(
         "-grouped-queries",
         {"two a group": _qkv(2, 4, 5, 3, 2, groups=2), "one group": _qkv(1, 3, 2, 2, 3, groups=3)},
         ", enable_gqa=True",
-        "",
-        None,
-        no_flax="its function wants as many heads of keys as of queries; repeat them",
+        missing={"linen": "its function wants as many heads of keys as of queries; repeat them"},
     ),
     Entry(
         name="attention-masked-out-row",
@@ -337,11 +335,7 @@ ENTRIES: tuple[Entry, ...] = (
                     for leaf in ("output", "grad.input2")
                 ),
             )
-            for library, function in (
-                ("jax", "jax.nn.dot_product_attention"),
-                ("linen", "linen.dot_product_attention"),
-                ("nnx", "nnx.dot_product_attention"),
-            )
+            for library, function in FUNCTIONS.items()
         },
         cases={"ordinary": [*_qkv(1, 2, 3, 4, 5), _open(1, 1, 3, 4)]},
         edges={"a row without keys": [*_qkv(1, 2, 3, 4, 5), fixed(MASKED_ROW)]},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_dlparity.catalog.entry import Entry, Equivalent
+from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent
 from pytest_dlparity.draws import Draw, normal
 
 SIZES = {1: (11,), 2: (9, 6), 3: (5, 4, 3)}  # odd and even
@@ -160,6 +160,19 @@ def _same(dims: int, kernel: int) -> Entry:
             ),
         },
         cases=_cases(dims),
+    )
+
+
+def _strided_same(code: str, channels_last: bool = True) -> Equivalent:
+    """What ports often write for a stride and padding of half the kernel: right for odd sizes."""
+    weight = "grad.module.weight" if channels_last else "grad.weight"
+    says = "'SAME' with a stride of 2 pads an even size at the end alone, torch's padding=1 on both sides"
+    source = "https://docs.jax.dev/en/latest/_autosummary/jax.lax.padtype_to_pads.html"
+    return Equivalent(
+        code,
+        channels_last=channels_last,
+        differs=tuple(Difference(leaf, "even", says, source) for leaf in ("output", "grad.input", weight)),
+        words="Write the padding in numbers: padding=1, or ((1, 1), (1, 1)).",
     )
 
 
@@ -343,6 +356,18 @@ LAYERS = [
 
 ENTRIES: tuple[Entry, ...] = (
     *[_lighter(entry) for entry in LAYERS],
+    Entry(
+        name="conv2d-strided-same",
+        torch="torch.nn.Conv2d(4, 6, 3, stride=2, padding=1)",
+        jax={
+            "linen": _strided_same("linen.Conv(6, (3, 3), strides=(2, 2))"),
+            "nnx": _strided_same("nnx.Conv(4, 6, (3, 3), strides=(2, 2), rngs=nnx.Rngs(0))"),
+            "equinox": _strided_same("dlp.vmap(eqx.nn.Conv2d(4, 6, 3, stride=2, padding='SAME', key=jax.random.key(0)))", False),
+            "haiku": _strided_same("hk.transform(lambda x: hk.Conv2D(6, 3, stride=2)(x))"),
+        },
+        cases={"odd": [normal(2, 4, 7, 5)], "even": [normal(1, 4, 6, 8)]},
+        notes=DEFAULTS,
+    ),
     *[
         Entry(
             name=f"unfold{name}",

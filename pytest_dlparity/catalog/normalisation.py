@@ -113,23 +113,38 @@ def _batch(shape: tuple[int, ...], train: bool) -> Entry:
 ROWS = {"rows": [normal(7, 5, mean=0.5)], "one": [normal(1, 5)], "sequence": [normal(2, 3, 5)]}
 CONSTANT = [fixed(np.array([[0.0] * 5, [1.0] * 5, [-3.0] * 5, [1.0, 2, -4, 0, 3]]))]
 ROW = ("rows", "one", "a constant row")  # what equinox takes under one vmap
-LAYER_NORM = """
+FULL = "y = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # in half precision too, as in torch"
+LAYER_NORM = f"""
 def layer_norm(p, x):
-    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    return (x - mean) * lax.rsqrt(variance + 1e-5){scale}{bias}
+    {FULL}
+    y = (y - y.mean(AXES, keepdims=True)) * lax.rsqrt(y.var(AXES, keepdims=True) + 1e-5)
+    return (ySCALEBIAS).astype(x.dtype)
 """
+
+
+def _layer_function(axes: str, weight: bool, bias: bool) -> str:
+    code = (
+        LAYER_NORM.replace("AXES", axes)
+        .replace("SCALE", " * p['weight']" if weight else "")
+        .replace("BIAS", " + p['bias']" if bias else "")
+    )
+    return code if weight else code.replace("(p, x)", "(x)")
+
+
+def _overflow(case: str) -> Difference:
+    says = "in float16 the gradient of rsqrt(variance + 1e-5) overflows where the variance is 0; torch and the others normalise in float32"
+    return Difference("grad.input", case, says, "haiku.LayerNorm.__call__; haiku.GroupNorm.__call__", dtypes=("float16",))
 
 
 def _layer_norm(name: str, weight: bool, bias: bool) -> Entry:
     said = "" if bias else ", bias=False" if weight else ", elementwise_affine=False"
     flax = "epsilon=1e-5, use_fast_variance=False" + ("" if weight else ", use_scale=False") + ("" if bias else ", use_bias=False")
     off = {"elementwise_affine=False": "use_bias=False, use_scale=False"}
-    function = LAYER_NORM.format(scale=" * p['weight']" if weight else "", bias=" + p['bias']" if bias else "")
     return Entry(
         name=f"layer-norm{name}",
         torch=f"torch.nn.LayerNorm(5{said})",
         jax={
-            "jax": function if weight else function.replace("(p, x)", "(x)"),
+            "jax": _layer_function("-1", weight, bias),
             "linen": Equivalent(f"linen.LayerNorm({flax})", {**FLAX, **off}),
             "nnx": Equivalent(f"nnx.LayerNorm(5, {flax}, rngs=nnx.Rngs(0))", {**FLAX, **off}),
             "equinox": Equivalent(
@@ -138,7 +153,9 @@ def _layer_norm(name: str, weight: bool, bias: bool) -> Entry:
                 cases=ROW if weight and bias else (),
                 words="Takes one vector.",
             ),
-            "haiku": Equivalent(f"hk.transform(lambda x: hk.LayerNorm(-1, {weight}, {bias})(x))", HAIKU),
+            "haiku": Equivalent(
+                f"hk.transform(lambda x: hk.LayerNorm(-1, {weight}, {bias})(x))", HAIKU, differs=(_overflow("a constant row"),)
+            ),
         },
         cases=ROWS if weight and bias else {"rows": ROWS["rows"]},
         edges={"a constant row": CONSTANT},
@@ -157,11 +174,12 @@ def _constant(dims: int) -> list[Draw]:
     return [fixed(made)]
 
 
-GROUP_NORM = """
+GROUP_NORM = f"""
 def group_norm(p, x):
-    y = x.reshape(len(x), {groups}, -1)
+    {FULL}
+    y = y.reshape(len(x), GROUPS, -1)
     y = (y - y.mean(-1, keepdims=True)) * lax.rsqrt(y.var(-1, keepdims=True) + 1e-5)
-    return y.reshape(x.shape) * p["weight"][:, None, None] + p["bias"][:, None, None]
+    return (y.reshape(x.shape) * p["weight"][:, None, None] + p["bias"][:, None, None]).astype(x.dtype)
 """
 
 
@@ -170,7 +188,7 @@ def _group(groups: int) -> Entry:
         name=f"group-norm-{groups}-of-4",
         torch=f"torch.nn.GroupNorm({groups}, 4)",
         jax={
-            "jax": GROUP_NORM.format(groups=groups),
+            "jax": GROUP_NORM.replace("GROUPS", str(groups)),
             "linen": Equivalent(f"linen.GroupNorm({groups}, epsilon=1e-5, use_fast_variance=False)", FLAX, channels_last=True),
             "nnx": Equivalent(
                 f"nnx.GroupNorm(4, num_groups={groups}, epsilon=1e-5, use_fast_variance=False, rngs=nnx.Rngs(0))",
@@ -179,7 +197,10 @@ def _group(groups: int) -> Entry:
             ),
             "equinox": Equivalent(f"dlp.vmap(eqx.nn.GroupNorm({groups}, 4))", {"num_groups": "groups", "num_channels": "channels"}),
             "haiku": Equivalent(
-                f"hk.transform(lambda x: hk.GroupNorm({groups})(x))", {"num_groups": "groups", **HAIKU}, channels_last=True
+                f"hk.transform(lambda x: hk.GroupNorm({groups})(x))",
+                {"num_groups": "groups", **HAIKU},
+                channels_last=True,
+                differs=(_overflow("constant"),),
             ),
         },
         cases=_images(2),
@@ -209,7 +230,9 @@ def _instance(dims: int, affine: bool) -> Entry:
         name=f"instance-norm{dims}d{'-affine' if affine else ''}",
         torch=f"torch.nn.InstanceNorm{dims}d(4{', affine=True' if affine else ''})",
         jax={
-            "jax": f"lambda {'p, ' if affine else ''}x: (x - x.mean({axes}, keepdims=True)) * lax.rsqrt(x.var({axes}, keepdims=True) + 1e-5){scaled}",
+            "jax": f"def instance_norm({'p, ' if affine else ''}x):\n    {FULL}\n"
+            f"    y = (y - y.mean({axes}, keepdims=True)) * lax.rsqrt(y.var({axes}, keepdims=True) + 1e-5)\n"
+            f"    return (y{scaled}).astype(x.dtype)",
             "linen": Equivalent(f"linen.InstanceNorm({flax})", FLAX, channels_last=True, differs=wrong),
             "nnx": Equivalent(f"nnx.InstanceNorm(4, {flax}, rngs=nnx.Rngs(0))", FLAX, channels_last=True, differs=wrong),
             "equinox": Equivalent(
@@ -218,7 +241,10 @@ def _instance(dims: int, affine: bool) -> Entry:
                 words="An instance norm is a group norm with one channel a group.",
             ),
             "haiku": Equivalent(
-                f"hk.transform(lambda x: hk.InstanceNorm({affine}, {affine})(x))", HAIKU, channels_last=True, differs=wrong
+                f"hk.transform(lambda x: hk.InstanceNorm({affine}, {affine})(x))",
+                HAIKU,
+                channels_last=True,
+                differs=(*wrong, _overflow("constant")),
             ),
         },
         cases=_images(dims),
@@ -229,7 +255,12 @@ def _instance(dims: int, affine: bool) -> Entry:
 
 # ---------------------------------------------------------------- vectors
 
-RMS = "(x * lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + {eps}))"
+RMS = f"""
+def rms_norm(p, x):
+    {FULL}
+    y = y * lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + EPS)
+    return (y * p["weight"]).astype(x.dtype)
+"""
 
 LOCAL = """
 def local_response(x):
@@ -276,12 +307,53 @@ ENTRIES: tuple[Entry, ...] = (
     _layer_norm("-no-bias", True, False),
     _layer_norm("-plain", False, False),
     Entry(
+        name="layer-norm-of-flax",
+        torch="torch.nn.LayerNorm(5)",
+        jax={
+            library: Equivalent(
+                code,
+                differs=tuple(
+                    Difference(leaf, "rows", "flax's epsilon is 1e-6 by default, torch's 1e-5", "flax.linen.LayerNorm; torch.nn.LayerNorm")
+                    for leaf in ("output", "grad.input", "grad.weight")
+                ),
+            )
+            for library, code in {"linen": "linen.LayerNorm()", "nnx": "nnx.LayerNorm(5, rngs=nnx.Rngs(0))"}.items()
+        },
+        cases={"rows": ROWS["rows"]},
+        notes=EPSILON,
+    ),
+    Entry(
+        name="layer-norm-large-mean",
+        torch="torch.nn.LayerNorm(5)",
+        jax={
+            library: Equivalent(
+                code,
+                differs=tuple(
+                    Difference(
+                        leaf,
+                        "a mean of 1000",
+                        "E[x^2] - E[x]^2 has lost the digits of the variance",
+                        "flax.linen.normalization._compute_stats, use_fast_variance",
+                    )
+                    for leaf in ("output", "grad.input", "grad.weight")
+                ),
+                words="Give use_fast_variance=False.",
+            )
+            for library, code in {
+                "linen": "linen.LayerNorm(epsilon=1e-5)",
+                "nnx": "nnx.LayerNorm(5, epsilon=1e-5, rngs=nnx.Rngs(0))",
+            }.items()
+        },
+        cases={"rows": ROWS["rows"]},
+        edges={"a mean of 1000": [normal(7, 5, mean=1000.0)]},
+        notes=EPSILON,
+        dtypes=("float32",),
+    ),
+    Entry(
         name="layer-norm-two-axes",
         torch="torch.nn.LayerNorm((3, 5))",
         jax={
-            "jax": LAYER_NORM.format(scale=" * p['weight']", bias=" + p['bias']")
-            .replace("mean(-1", "mean((-2, -1)")
-            .replace("var(-1", "var((-2, -1)"),
+            "jax": _layer_function("(-2, -1)", True, True),
             "linen": Equivalent(
                 "linen.LayerNorm(epsilon=1e-5, use_fast_variance=False, reduction_axes=(-2, -1), feature_axes=(-2, -1))",
                 {**FLAX, "normalized_shape=(3, 5)": "reduction_axes=(-2, -1), feature_axes=(-2, -1)"},
@@ -302,7 +374,7 @@ ENTRIES: tuple[Entry, ...] = (
         name="rms-norm",
         torch="torch.nn.RMSNorm(5, eps=1e-5)",
         jax={
-            "jax": f"lambda p, x: {RMS.format(eps='1e-5')} * p['weight']",
+            "jax": RMS.replace("EPS", "1e-5"),
             "linen": Equivalent("linen.RMSNorm(epsilon=1e-5)", FLAX),
             "nnx": Equivalent("nnx.RMSNorm(5, epsilon=1e-5, rngs=nnx.Rngs(0))", FLAX),
             "equinox": Equivalent(
@@ -311,7 +383,7 @@ ENTRIES: tuple[Entry, ...] = (
                 cases=("rows", "one", "zeros and large"),
                 words="Has a bias by default, torch has none. Takes one vector.",
             ),
-            "haiku": Equivalent("hk.transform(lambda x: hk.RMSNorm(-1)(x))", HAIKU),
+            "haiku": Equivalent("hk.transform(lambda x: hk.RMSNorm(-1)(x))", HAIKU, differs=(_overflow("zeros and large"),)),
         },
         cases=ROWS,
         edges={"zeros and large": [fixed(np.array([[0.0] * 5, [64.0, -64, 32, 1, 0]]))]},
@@ -323,7 +395,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         name="rms-norm-default-eps",
         torch="torch.nn.RMSNorm(5)",
-        jax={"jax": f"lambda p, x: {RMS.format(eps='jnp.finfo(x.dtype).eps')} * p['weight']"},
+        jax={"jax": RMS.replace("EPS", "jnp.finfo(x.dtype).eps")},
         cases=ROWS,
         missing=dict.fromkeys(("linen", "nnx", "equinox", "haiku"), "its epsilon does not follow the dtype; give torch an eps"),
     ),
@@ -359,6 +431,8 @@ ENTRIES: tuple[Entry, ...] = (
         edges={"a row of zeros": ZERO_ROW},
         of="torch.nn.functional.normalize",
         missing=dict.fromkeys(("linen", "nnx", "equinox", "haiku"), "it has no such function"),
+        notes={"float16": "eps=1e-12 is 0 there, and torch's row of zeros NaN (torch.nn.functional.normalize)"},
+        dtypes=("float32", "float64", "bfloat16"),
     ),
     Entry(
         name="normalize-safe",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_dlparity.catalog.entry import Entry, Equivalent
+from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent
 from pytest_dlparity.draws import normal
 
 GATES = {
@@ -291,6 +291,34 @@ ENTRIES: tuple[Entry, ...] = (
         },
         cases=STATES,
         missing={"haiku": HAIKU["GRU"], "nnx": NNX_GRU},
+        notes=GATES,
+    ),
+    Entry(
+        name="gru-cell-of-nnx",
+        torch="torch.nn.GRUCell(3, 4)",
+        jax={
+            "nnx": Equivalent(
+                NNX_CELL.format(cell="GRUCell", more=""),
+                options={
+                    "param_map": {
+                        "weight_ih": ("cell.dense_i.kernel", "o i -> i o"),
+                        "weight_hh": ("cell.dense_h.kernel", "o i -> i o"),
+                        "bias_ih": "cell.dense_i.bias",
+                        "bias_hh": ("cell.dense_i.bias", "+ o -> o"),
+                    }
+                },
+                differs=tuple(
+                    Difference(leaf, case, NNX_GRU, "flax.nnx.GRUCell.__call__")
+                    for case in STATES
+                    for leaf in (
+                        "output",
+                        *(f"grad.{name}" for name in ("input0", "input1", "weight_ih", "weight_hh", "bias_ih", "bias_hh")),
+                    )
+                ),
+                words="With a torch bias_hh of zeros at the new state the two agree.",
+            )
+        },
+        cases=STATES,
         notes=GATES,
     ),
 )

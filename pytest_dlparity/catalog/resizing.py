@@ -214,29 +214,27 @@ ENTRIES: tuple[Entry, ...] = (
         missing=NO_LAYER,
         notes=NOTES,
     ),
-    Entry(
-        name="interpolate-bicubic-of-jax",
-        torch=f"lambda x: F.interpolate(x, {LARGER[2]}, mode='bicubic')",
-        jax={
-            "jax": Equivalent(
-                _jax(LARGER[2], "cubic"),
-                differs=tuple(
-                    Difference(
-                        leaf,
-                        case,
-                        "torch's cubic has a = -0.75 and repeats the border, jax's has a = -0.5 and weighs anew there",
-                        INTERPOLATE,
-                    )
-                    for case in _images(2)
-                    for leaf in ("output", "grad.input")
-                ),
-            )
-        },
-        cases=_images(2),
-        of="torch.nn.functional.interpolate",
-        missing=NO_LAYER,
-        notes=NOTES,
-    ),
+    *[
+        Entry(
+            name=f"interpolate-{name}-of-jax",
+            torch=f"lambda x: F.interpolate(x, {size}, mode={name.split('-')[0]!r})",
+            jax={
+                "jax": Equivalent(
+                    f"lambda x: jax.image.resize(x, (*x.shape[:2], *{size}), {method!r})",
+                    differs=tuple(Difference(leaf, case, says, INTERPOLATE) for case in _images(2) for leaf in ("output", "grad.input")),
+                )
+            },
+            cases=_images(2),
+            of="torch.nn.functional.interpolate",
+            missing=NO_LAYER,
+            notes=NOTES,
+        )
+        for name, size, method, says in (
+            ("nearest", LARGER[2], "nearest", "torch takes the pixel at floor(i / scale), jax the nearest centre"),
+            ("bilinear-down", SMALLER[2], "linear", "jax smooths when it makes smaller, torch does not unless antialias=True"),
+            ("bicubic", LARGER[2], "cubic", "torch's cubic has a = -0.75 and repeats the border, jax's has a = -0.5 and weighs anew there"),
+        )
+    ],
     _resize("area", 2, SMALLER[2], "mode='area'", AREA.format(size=SMALLER[2])),
     *[_pad("Constant", dims, "constant", ", 0.5", ", constant_values=0.5") for dims in (1, 2, 3)],
     *[_pad("Zero", dims, "constant") for dims in (1, 2)],
