@@ -462,7 +462,7 @@ ENTRIES: tuple[Entry, ...] = (
         {"nnx": Equivalent(GPT_NNX, words="The head is the embedding: one parameter, and one gradient that is the sum of both uses.")},
         {"batch": [integers(3, 7, high=11), integers(3, 7, high=11)]},
         kind="model",
-        options={"loss": NEXT, "optimizer": ADAMW, "steps": 2},
+        options={"loss": NEXT, "optimizer": SGD, "steps": 2},
         of="a GPT",
     ),
     Entry(
@@ -497,7 +497,7 @@ ENTRIES: tuple[Entry, ...] = (
         {"nnx": DIFFUSION_NNX, "haiku": DIFFUSION_HAIKU},
         {"batch": [normal(7, 2), uniform(7, low=0.1, high=10), normal(7, 2)]},
         kind="model",
-        options={"loss": SQUARED, "optimizer": SGD, "steps": 2},
+        options={"loss": SQUARED, "optimizer": ADAMW, "steps": 2},
         of="a denoiser of points",
     ),
 )
