@@ -24,6 +24,7 @@ FLOORS = (
     "catalog.judge",
     "catalog.specs",
     "catalog.torch_side",
+    "catalog.jax_side",
     "catalog.*",
     "catalog.entry",
     "catalog.code",

@@ -21,6 +21,7 @@ from pytest_dlparity.report import Report
 AGREES, DIFFERS, FAILED, SKIPPED = STATUSES = ("agrees", "differs as written", "failed", "skipped")
 EQUAL = ("no finite", "constant", "zero gradient", "zero update")  # what an edge may be: the same on both sides, and nothing that moves
 NEAR = 1e-2  # relative: the number of a Difference is written with two digits, and bfloat16 has as many
+REST = 100  # cases after which jax's compiled programs are forgotten: some of them serve the next case again
 KEPT = 8  # references held for the other cells of an entry
 
 
@@ -56,6 +57,7 @@ class Course:
     strict: bool = False
     localize: str = "off"
     _begun: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
+    _count: int = 0
 
     def begun(self, entry: Entry, library: str, case: str) -> Any:
         key = entry.name, library, case
@@ -63,6 +65,11 @@ class Course:
             self._begun[key] = parity.begun(specs.spec(entry, library, case, self.seed), self.seed, self.dtypes)
             while len(self._begun) > KEPT:
                 self._begun.popitem(last=False)
+            self._count += 1
+            if self._count % REST == 0:
+                from pytest_dlparity.catalog import jax_side
+
+                jax_side.forget()
         return self._begun[key]
 
 

@@ -170,7 +170,7 @@ def trials(entry: Entry, library: str, seed: int = 0) -> Iterator[Trial]:
 def _margin(report: Report) -> float:
     """Of a difference that has no size (a shape, a place that is not finite, whole numbers): infinite."""
     sizes = [v.error / v.limit for v in report.failed if v.reason == "semantics" and v.limit]
-    return max(sizes) if len(sizes) == len(report.failed) else np.inf
+    return max(sizes) if sizes and len(sizes) == len(report.failed) else np.inf
 
 
 def _change(entry: Entry, library: str, case: str, right: judge.Course, wrong: judge.Course) -> float:

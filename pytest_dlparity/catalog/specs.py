@@ -21,7 +21,8 @@ from pytest_dlparity.errors import SpecError
 from pytest_dlparity.spec import Spec
 from pytest_dlparity.tolerance import DTYPES
 
-CORE = ("atlas", "code", "entry", "items", "judge", "like", "mutations", "specs", "torch_side")  # the modules of the package that are no families
+# the modules of the package that are no families
+CORE = ("atlas", "code", "entry", "items", "jax_side", "judge", "like", "mutations", "specs", "torch_side")
 KINDS = ("layer", "loss", "optimizer", "model")
 WRITTEN = ("loss", "optimizer")  # options of a model that are code
 
@@ -59,9 +60,9 @@ def spec(entry: Entry, library: str, case: str, seed: int = 0) -> Spec:
     way = equivalent(entry, library)
     if case not in cases(entry, way):
         raise SpecError(f"entry {entry.name!r} has no case {case!r} in {library}. It has {', '.join(cases(entry, way))}.")
-    from pytest_dlparity.catalog import torch_side
+    from pytest_dlparity.catalog import jax_side, torch_side
 
-    with parity.seeded(seed):
+    with parity.seeded(seed), jax_side.hasty():
         torch = torch_side.stirred(torch_side.made(evaluated(entry.torch)))
         jax = evaluated(way.code)
     options = {
