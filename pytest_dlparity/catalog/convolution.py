@@ -113,14 +113,14 @@ def _conv(
 
 CONVOLUTIONS = [
     *[
-        _conv(name, dims, **given)
+        convolution
         for dims in (1, 2)
-        for name, given in {
-            "": {},
-            "-strided": {"stride": 2, "padding": 1},
-            "-dilated": {"dilation": 2, "padding": 2},
-            "-grouped": {"groups": 2, "padding": 1},
-        }.items()
+        for convolution in (
+            _conv("", dims),
+            _conv("-strided", dims, stride=2, padding=1),
+            _conv("-dilated", dims, dilation=2, padding=2),
+            _conv("-grouped", dims, groups=2, padding=1),
+        )
     ],
     _conv("-padded", 2, padding=1),
     _conv("-stride-larger-than-kernel", 2, kernel=2, stride=3),
@@ -128,15 +128,10 @@ CONVOLUTIONS = [
     _conv("-no-bias", 2, bias=False),
     _conv("-pointwise", 2, kernel=1),
     _conv("-oblong", 2, kernel=(3, 2), stride=(1, 2), padding=(1, 0)),
-    *[
-        _conv(name, 3, **given)
-        for name, given in {
-            "": {"kernel": 2},
-            "-strided": {"kernel": 2, "stride": 2, "padding": 1},
-            "-dilated": {"kernel": 2, "dilation": 2, "padding": 1},
-            "-grouped": {"kernel": 2, "groups": 2},
-        }.items()
-    ],
+    _conv("", 3, kernel=2),
+    _conv("-strided", 3, kernel=2, stride=2, padding=1),
+    _conv("-dilated", 3, kernel=2, dilation=2, padding=1),
+    _conv("-grouped", 3, kernel=2, groups=2),
 ]
 
 

@@ -93,6 +93,9 @@ def cosine(x, y, eps=1e-8):
 DISTANCE = "lambda x, y: jnp.linalg.norm(x - y + 1e-6, ord={}, axis=-1)"
 
 PAIR = {"batch": [normal(4, 7), normal(4, 7)], "one": [normal(1, 1), normal(1, 1)]}
+ZEROS = {"a row of zeros": [fixed(np.array([[0.0, 0, 0], [1, 2, 3]])), fixed(np.array([[1.0, 2, 3], [0, 0, 0]]))]}
+EQUAL = {"equal rows": [fixed(np.array([[1.0, 2, 3], [0, 0, 0]])), fixed(np.array([[1.0, 2, 3], [0, 0, 0]]))]}
+WIDE = ("float64", "float32", "bfloat16")  # their range holds the square of an epsilon
 
 # name: (torch, jax, cases)
 PRODUCTS = {
@@ -249,23 +252,32 @@ ENTRIES: tuple[Entry, ...] = (
         )
         for name, (torch, jax, cases) in PRODUCTS.items()
     ],
-    Entry(
-        name="cosine-similarity",
-        torch="torch.nn.CosineSimilarity(dim=-1)",
-        jax={"jax": Equivalent(COSINE, words="torch clamps each norm from below, not their product.")},
-        cases=PAIR,
-        edges={"a row of zeros": [fixed(np.array([[0.0, 0, 0], [1, 2, 3]])), fixed(np.array([[1.0, 2, 3], [0, 0, 0]]))]},
-        missing=NO_LAYER,
-    ),
+    *[
+        Entry(
+            name=f"cosine-similarity{name}",
+            torch="torch.nn.CosineSimilarity(dim=-1)",
+            jax={"jax": Equivalent(COSINE, words="torch clamps each norm from below, not their product.")},
+            missing=NO_LAYER,
+            **more,
+        )
+        for name, more in (
+            ("", {"cases": PAIR}),
+            ("-zeros", {"cases": ZEROS, "dtypes": WIDE, "notes": {"float16": "eps=1e-8 is 0 there, and a row of zeros NaN"}}),
+        )
+    ],
     *[
         Entry(
             name=f"pairwise-distance-{name}",
             torch=f"torch.nn.PairwiseDistance({p})",
             jax={"jax": Equivalent(DISTANCE.format(order), words="torch adds eps to the difference, not to the norm.")},
-            cases=PAIR,
-            edges={"equal rows": [fixed(np.array([[1.0, 2, 3], [0, 0, 0]])), fixed(np.array([[1.0, 2, 3], [0, 0, 0]]))]},
             missing=NO_LAYER,
+            **more,
         )
-        for name, p, order in (("1", "1.0", "1"), ("2", "2.0", "2"), ("inf", "float('inf')", "jnp.inf"))
+        for name, p, order, more in (
+            ("1", "1.0", "1", {"cases": PAIR, "edges": EQUAL}),
+            ("2", "2.0", "2", {"cases": PAIR}),
+            ("2-equal", "2.0", "2", {"cases": EQUAL, "dtypes": WIDE, "notes": {"float16": "the square of eps=1e-6 is 0 there"}}),
+            ("inf", "float('inf')", "jnp.inf", {"cases": PAIR, "edges": EQUAL}),
+        )
     ],
 )

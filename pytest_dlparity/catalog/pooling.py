@@ -60,13 +60,27 @@ def _pool(kind: str, name: str, dims: int, kernel: int = 2, stride: int = 2, pad
                 }
             ),
         },
-        cases=_images(dims, low=-1.0),
+        cases=_apart(dims) if kind == "max" else _images(dims, low=-1.0),
         missing={
             **({"haiku": "its pools pad 'SAME' or 'VALID'; 'SAME' pads less on the left than torch"} if padding else {}),
             **({} if counted else {"equinox": "its mean always counts what was padded"}),
         },
         notes=STRIDE,
     )
+
+
+def _distinct(*shape: int) -> Draw:
+    """Numbers of which no two in an image are equal, also when rounded to 8 bits: whose gradient it is has one answer."""
+    images, size = int(np.prod(shape[:2])), int(np.prod(shape[2:]))
+
+    def make(rng: np.random.Generator) -> np.ndarray:
+        return rng.permuted(np.tile(np.arange(size), (images, 1)), axis=1).reshape(shape) / 16 - 2
+
+    return Draw(f"distinct{shape}", make)
+
+
+def _apart(dims: int) -> dict[str, list[Draw]]:
+    return {"odd and even": [_distinct(2, 3, *SIZES[dims])], "one, prime": [_distinct(1, 1, *(5,) * dims)]}
 
 
 TIES = [fixed(np.array([[[[1.0, 1, 0, 0], [1, 1, 0, 0], [2, 0, 0, 3], [0, 2, 3, 0]]]]))]
@@ -86,6 +100,13 @@ def pooled(x):
     which = windows.argmax(-1)
     row, column = 2 * jnp.arange(rows)[:, None] + which // 2, 2 * jnp.arange(columns) + which % 2
     return jnp.take_along_axis(windows, which[..., None], -1)[..., 0], row * w + column
+"""
+
+DILATED = """
+def dilated(x):
+    h, w = x.shape[2] - 2, x.shape[3] - 2
+    windows = jnp.stack([x[:, :, i : h + i, j : w + j] for i in (0, 2) for j in (0, 2)])
+    return jnp.take_along_axis(windows, windows.argmax(0)[None], 0)[0]
 """
 
 UNPOOL = """
@@ -118,7 +139,8 @@ def _adaptive(kind: str, dims: int, sizes: tuple[int, ...], shape: tuple[int, ..
     divides = all(n % m == 0 for n, m in zip(shape, sizes, strict=True))
     name = "mean" if kind == "avg" else "max"
     says = "torch's windows overlap where the size does not divide, equinox's do not"
-    cases = {"batch": [normal(2, 3, *shape)], "one": [normal(1, 1, *shape)]}
+    drawn = _distinct if kind == "max" else normal
+    cases = {"batch": [drawn(2, 3, *shape)], "one": [drawn(1, 1, *shape)]}
     return Entry(
         name=f"adaptive-{kind}-pool{dims}d{'' if divides else '-uneven'}",
         torch=f"torch.nn.Adaptive{kind.capitalize()}Pool{dims}d({sizes})",
@@ -154,13 +176,10 @@ def _power(dims: int, power: float, kernel: int) -> Entry:
 
 ENTRIES: tuple[Entry, ...] = (
     *[
-        _pool(kind, name, dims, **given)
+        pool
         for kind in ("max", "avg")
         for dims in (1, 2, 3)
-        for name, given in {
-            "": {},
-            "-padded": {"kernel": 3, "stride": 2, "padding": 1},
-        }.items()
+        for pool in (_pool(kind, "", dims), _pool(kind, "-padded", dims, kernel=3, stride=2, padding=1))
     ],
     *[_pool(kind, "-stride-larger-than-kernel", 2, kernel=2, stride=3) for kind in ("max", "avg")],
     *[_pool("avg", "-pad-not-counted", dims, kernel=3, stride=2, padding=1, counted=False) for dims in (1, 2)],
@@ -169,11 +188,11 @@ ENTRIES: tuple[Entry, ...] = (
         torch="torch.nn.MaxPool2d(2, stride=1, dilation=2)",
         jax={
             "jax": Equivalent(
-                "lambda x: jnp.stack([x[:, :, i : x.shape[2] - 2 + i, j : x.shape[3] - 2 + j] for i in (0, 2) for j in (0, 2)]).max(0)",
-                words="lax.reduce_window has window_dilation, but no gradient with it.",
+                DILATED,
+                words="lax.reduce_window has window_dilation, but no gradient with it. Equal numbers: the first has the gradient.",
             )
         },
-        cases=_images(2),
+        cases=_apart(2),
         missing=dict.fromkeys(("linen", "nnx", "equinox", "haiku"), "its pools have no dilation"),
     ),
     Entry(
@@ -183,7 +202,7 @@ ENTRIES: tuple[Entry, ...] = (
             "jax": f"lambda x: {CEIL.format(x='x', start='-jnp.inf', operation='lax.max')}",
             "equinox": Equivalent("dlp.vmap(eqx.nn.MaxPool2d(2, 2, use_ceil=True))", {"ceil_mode": "use_ceil"}),
         },
-        cases=_images(2),
+        cases=_apart(2),
         missing=dict.fromkeys(("linen", "nnx", "haiku"), "it has no ceil_mode; pad at the end with minus infinity"),
     ),
     Entry(
@@ -248,7 +267,7 @@ ENTRIES: tuple[Entry, ...] = (
         name="max-pool2d-indices",
         torch="torch.nn.MaxPool2d(2, return_indices=True)",
         jax={"jax": INDICES},
-        cases=_images(2),
+        cases=_apart(2),
         edges={"ties": TIES},
         missing=dict.fromkeys(("linen", "nnx", "equinox", "haiku"), "its pools give no places"),
     ),
@@ -269,12 +288,35 @@ ENTRIES: tuple[Entry, ...] = (
             (3, (2, 1, 3), (4, 3, 3)),
         )
     ],
+    Entry(
+        name="adaptive-max-pool2d-ties",
+        torch="torch.nn.AdaptiveMaxPool2d((2, 2))",
+        jax={
+            "jax": Equivalent(
+                'lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")',
+                words="Where the size divides, an adaptive pool is an ordinary one.",
+            ),
+            "equinox": Equivalent(
+                "dlp.vmap(eqx.nn.AdaptiveMaxPool2d((2, 2)))",
+                differs=(
+                    Difference(
+                        "grad.input",
+                        "ties",
+                        "torch gives the gradient to the first of equal numbers, jnp.max shares it among them",
+                        "equinox.nn.AdaptiveMaxPool2d, which calls jnp.max; https://docs.jax.dev/en/latest/_autosummary/jax.numpy.max.html",
+                    ),
+                ),
+            ),
+        },
+        cases={"distinct": [_distinct(2, 3, 4, 4)], "ties": TIES},
+        missing=dict.fromkeys(("linen", "nnx", "haiku"), "it has no adaptive pools"),
+    ),
     *[
         Entry(
             name=f"global-{kind}-pool2d",
             torch=f"torch.nn.Adaptive{kind.capitalize()}Pool2d(1)",
             jax={"jax": f"lambda x: x.{name}((2, 3), keepdims=True)"},
-            cases=_images(2),
+            cases=_apart(2) if kind == "max" else _images(2),
             missing=dict.fromkeys(("linen", "nnx", "equinox", "haiku"), f"a pool over everything is {name} of jax.numpy"),
         )
         for kind, name in (("avg", "mean"), ("max", "max"))
