@@ -15,7 +15,7 @@ import torch
 from flax import linen, nnx
 
 import pytest_dlparity as dlp
-from pytest_dlparity.catalog import activations, atlas, code, items, judge, specs, torch_side
+from pytest_dlparity.catalog import activations, atlas, code, items, judge, mutations, specs, torch_side
 from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent
 from pytest_dlparity.draws import fixed, normal
 from pytest_dlparity.matrix import Cell
@@ -408,3 +408,66 @@ def test_results_of_another_device_stand_beside(results):
 def test_the_atlas_shows_the_catalogue():
     wrong = atlas.stale(Path(__file__).parent.parent / "docs" / "atlas", dlp.catalog.families())
     assert not wrong, "\n".join(wrong)
+
+
+# ---------------------------------------------------------------- mutants
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "other"),
+    [
+        ("nnx.LayerNorm(8, epsilon=1e-05)", "epsilon times ten", "nnx.LayerNorm(8, epsilon=0.0001)"),
+        ("nnx.LayerNorm(8, epsilon=1e-05)", "default epsilon", "nnx.LayerNorm(8)"),
+        ("lambda x: jax.nn.gelu(x, approximate=False)", "GELU by the other formula", "lambda x: jax.nn.gelu(x, approximate=True)"),
+        ("jax.nn.gelu", "GELU by the other formula", "lambda x: jax.nn.gelu(x, approximate=False)"),
+        ("lambda p, x: x + p['bias']", "bias dropped", "lambda p, x: x + 0 * p['bias']"),
+        ("linen.Dense(3, use_bias=True)", "bias dropped", "linen.Dense(3, use_bias=False)"),
+        ("lambda p, x: x @ p['weight'].T", "weight transposed", "lambda p, x: x @ p['weight']"),
+        ("lambda x: jnp.var(x, axis=1)", "variance over N - 1", "lambda x: jnp.var(x, axis=1, ddof=1)"),
+        ("lambda x: jnp.var(x, ddof=1)", "variance over N", "lambda x: jnp.var(x, ddof=0)"),
+        ("linen.Conv(3, (3, 3), padding=1)", "padding moved by one", "linen.Conv(3, (3, 3), padding=((0, 2),) * 2)"),
+        ("linen.Conv(3, (3, 3), padding=[(1, 1), (0, 2)])", "padding moved by one", "linen.Conv(3, (3, 3), padding=[(0, 2), (0, 2)])"),
+        ("lambda x: jnp.abs(x).mean()", "reduction changed", "lambda x: jnp.abs(x).sum()"),
+        ("lambda x: jnp.mean(x)", "reduction changed", "lambda x: jnp.sum(x)"),
+        ("nnx.BatchNorm(3, momentum=0.9)", "momentum of the other form", "nnx.BatchNorm(3, momentum=0.1)"),
+        ("optax.sgd(0.1, momentum=0.9, nesterov=True)", "other momentum", "optax.sgd(0.1, momentum=0.9, nesterov=False)"),
+        ("lambda x: jnp.cumsum(x, axis=-1)", "wrong axis", "lambda x: jnp.cumsum(x, axis=0)"),
+    ],
+)
+def test_a_mutant_is_what_a_person_would_write(text, name, other):
+    assert mutations.Mutant(name, other) in list(mutations.mutants(text, 2))
+
+
+NORM = Entry(
+    "norm",
+    "lambda x: F.layer_norm(x, (5,))",
+    {"jax": "lambda x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)"},
+    {"odd": [normal(3, 5)]},
+)
+
+
+def test_every_mutant_of_a_norm_is_caught():
+    outcomes = {trial.mutant.name: trial.outcome for trial in mutations.trials(NORM, "jax")}
+    assert outcomes == {
+        "sign": "caught",
+        "reduction changed": "caught",
+        "variance over N - 1": "caught",
+        "epsilon times ten": "caught",
+        "default keepdims": "refused",
+        "keepdims the other way": "refused",
+    }
+
+
+def test_a_mutant_that_changes_nothing_is_no_miss():
+    """A change far below what a check can tell."""
+    entry = replace(SILU, jax={"jax": "lambda x: jax.nn.silu(x) + 1e-12"})
+    (trial,) = mutations.trials(entry, "jax")
+    assert (trial.mutant.name, trial.outcome) == ("epsilon times ten", "the same") and 0 < trial.change < mutations.SEEN
+
+
+def test_a_mutant_that_the_judge_lets_pass_is_a_miss(monkeypatch):
+    """Planted: a judge that calls everything right. What the mutant changes is measured apart from it."""
+    monkeypatch.setattr(judge, "verdict", lambda *_: (judge.AGREES, "", None))
+    missed = {trial.mutant.name: trial.change for trial in mutations.trials(NORM, "jax") if trial.outcome == "missed"}
+    assert set(missed) == {"sign", "reduction changed", "variance over N - 1", "epsilon times ten"}
+    assert missed["epsilon times ten"] > mutations.SEEN

@@ -23,7 +23,12 @@ from pytest_dlparity.report import Report
 EPSILONS = (1e-13, 9e-4)  # a literal in between is an epsilon
 SWAPS = {"mean": "sum", "sum": "mean", "var": "std", "std": "var", "max": "min", "min": "max"}
 AXES = {"axis", "feature_axis"}
-FLIPPED = {"approximate": "GELU by the other formula", "nesterov": "other momentum", "use_bias": "bias dropped", "with_bias": "bias dropped"}
+FLIPPED = {
+    "approximate": "GELU by the other formula",
+    "nesterov": "other momentum",
+    "use_bias": "bias dropped",
+    "with_bias": "bias dropped",
+}
 SEEN = 2e-6  # relative: below, a change of the float64 values is less than a check can tell (compare.INACCURATE is a quarter of it)
 
 
@@ -98,7 +103,7 @@ def _changed(node: ast.AST, dims: int) -> Iterator[tuple[str, ast.AST]]:
 
 def _call(node: ast.Call, dims: int) -> Iterator[tuple[str, ast.AST]]:
     function = ast.unparse(node.func)
-    if isinstance(node.func, ast.Attribute) and node.func.attr in ("mean", "sum") and not function.startswith("jnp."):
+    if isinstance(node.func, ast.Attribute) and node.func.attr in ("mean", "sum") and ast.unparse(node.func.value) != "jnp":
         other = ast.Attribute(node.func.value, SWAPS[node.func.attr], ast.Load())
         yield _reduction(node.func.attr), ast.Call(other, node.args, node.keywords)
     if function.rpartition(".")[2] in ("var", "std") and not any(k.arg in ("ddof", "correction") for k in node.keywords):
@@ -120,6 +125,8 @@ def _keyword(given: ast.keyword, dims: int) -> Iterator[tuple[str, ast.expr]]:
             yield FLIPPED.get(name, f"{name} the other way"), ast.Constant(not flag)
         case ast.Constant(value=float(number)) if name in ("momentum", "decay", "decay_rate"):
             yield "momentum of the other form", ast.Constant(round(1 - number, 12))
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int())) if name in AXES:
+            yield "wrong axis", ast.Constant(0)
         case ast.Constant(value=int(number)) if name in AXES:
             yield "wrong axis", ast.Constant(0 if number else 1)
         case ast.Constant(value=1) if name in ("ddof", "correction"):
