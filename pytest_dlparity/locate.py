@@ -199,7 +199,9 @@ class _Search:
 
     def __init__(self, prep: Prepared, truth: Reference, leaves: Sequence[str], backward: bool) -> None:
         self.prep, self.truth, self.backward = prep, truth, backward
-        self.torch, self.jax = tracing.torch_trace(prep, (), backward, room=ROOM), tracing.jax_trace(prep, (), backward, room=ROOM)
+        room = ROOM if truth.ready is None else 0  # a large model needs its memory
+        self.torch = tracing.torch_trace(prep, (), backward, room=room, ready=truth.ready)
+        self.jax = tracing.jax_trace(prep, (), backward, room=room)
         self.leaves = [name for name in leaves if name in self.torch.outputs and name in self.jax.outputs]
         self.asked = list(leaves)
         self.traces = {"torch": self.torch, "jax": self.jax}
@@ -327,8 +329,10 @@ class _Search:
             if len(have) == len(keep):
                 self.values |= have
                 continue
-            tracer = tracing.torch_trace if side == "torch" else tracing.jax_trace
-            again = tracer(self.prep, keep, self.backward)
+            if side == "torch":
+                again = tracing.torch_trace(self.prep, keep, self.backward, ready=self.truth.ready)
+            else:
+                again = tracing.jax_trace(self.prep, keep, self.backward)
             if again.steps() != trace.steps():
                 raise ValueError(f"the {side} side is not deterministic: two runs on the same numbers take different steps")
             self.values |= {(side, n.index): n.value for n in again.nodes if n.value is not None}

@@ -12,10 +12,12 @@ from pytest_dlparity.run import Prepared
 from pytest_dlparity.trace import Node, Trace
 
 
-def torch_trace(prep: Prepared, keep: Collection[int] = (), backward: bool = True, dtype: str = "float64", room: int = 0) -> Trace:
+def torch_trace(
+    prep: Prepared, keep: Collection[int] = (), backward: bool = True, dtype: str = "float64", room: int = 0, ready: Any = None
+) -> Trace:
     """The torch side's forward pass, and its backward pass with the spec's cotangents.
 
-    `keep`: nodes whose values are kept; `room`: elements of others that are kept too.
+    `keep`: nodes whose values are kept; `room`: elements of others that are kept too; `ready`: the side, where it is there in this dtype on the CPU.
 
     In another dtype than float64 nothing is widened: it is the run of a cell.
     """
@@ -23,7 +25,7 @@ def torch_trace(prep: Prepared, keep: Collection[int] = (), backward: bool = Tru
     from pytest_dlparity.frameworks import torch_trace as tracer
 
     with torch_side.settings(dtype, prep.spec.precision):
-        ready = run.torch_ready(prep, "cpu", dtype, False)
+        ready = ready or run.torch_ready(prep, "cpu", dtype, False)
         return tracer.trace(ready, prep.job, prep.cotangent, keep, backward, dtype != "float64", room)
 
 

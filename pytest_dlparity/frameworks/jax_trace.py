@@ -242,7 +242,7 @@ class _Walk:
         if index in self.instead:
             value = np.asarray(self.instead[index], value.dtype).reshape(value.shape)
             print_ = self._print(value)
-        kept = np.array(_shown(value)) if index in self.keep else self._kept(value, kind)
+        kept = self._kept(value, kind, index in self.keep)
         self.nodes.append(
             Node(
                 index, operation, reads, tuple(value.shape), _name(value.dtype), kind, print_, at.frames, ".".join(at.module), at.call, at.number,
@@ -251,10 +251,10 @@ class _Walk:
         )  # fmt: skip
         return Held(value, index)
 
-    def _kept(self, value: Any, kind: str) -> np.ndarray | None:
-        """A value for which there is room. Parameters take none: they are held anyway."""
-        size = 0 if kind == "param" else value.size
-        if not self.room or size > self.room:
+    def _kept(self, value: Any, kind: str, wanted: bool) -> np.ndarray | None:
+        """A value that is wanted, or for which there is room. Parameters take none: they are held anyway."""
+        size = 0 if kind == "param" or wanted else value.size
+        if not wanted and (not self.room or size > self.room):
             return None
         self.room -= size
         return np.asarray(value) if kind == "param" else np.array(_shown(value))  # what computes may write over what nobody reads any more

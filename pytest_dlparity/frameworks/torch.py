@@ -29,6 +29,8 @@ Tensor = torch.Tensor
 Nudge = Callable[[Tensor], Tensor]
 Arrays = dict[str, np.ndarray]
 
+LARGE = 1 << 16  # elements of an array from which it is not copied to be read
+
 
 def unmoved(tensor: Tensor) -> Tensor:
     """The nudge of an ordinary run."""
@@ -188,6 +190,14 @@ def tensors(arrays: Mapping[str, np.ndarray], device: str, dtype: str) -> dict[s
     return {name: _cast(torch.tensor(array), device, dtype) for name, array in arrays.items()}
 
 
+def _views(arrays: Mapping[str, np.ndarray], device: str, dtype: str) -> dict[str, Tensor]:
+    """The same, to be read only: large arrays that need no cast stay where they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch warns that arrays may be read-only
+        found = {name: torch.from_numpy(array) if array.size > LARGE else torch.tensor(array) for name, array in arrays.items()}
+    return {name: _cast(tensor, device, dtype) for name, tensor in found.items()}
+
+
 @dataclass
 class Ready:
     """A program on its device in a dtype, with the numbers it starts from."""
@@ -204,7 +214,7 @@ class Ready:
 
 def ready(made: Program, job: Job, params: Arrays, buffers: Arrays, inputs: Arrays, device: str, dtype: str, compiled: bool) -> Ready:
     """The torch side in one cell. Nothing of the user's is touched: the module is copied and cast."""
-    base, kept = tensors(params, device, dtype), tensors(buffers, device, dtype)
+    base, kept = _views(params, device, dtype), tensors(buffers, device, dtype)
     loss = _cast_module(job.torch_loss, device, dtype) if isinstance(job.torch_loss, torch.nn.Module) else job.torch_loss
     if made.module is None:
         live = {name: t.clone().requires_grad_(name in job.wrt + job.trained) for name, t in base.items()}
