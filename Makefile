@@ -9,7 +9,7 @@ SOURCES := pytest_dlparity tests examples benchmarks
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: setup demo test docs examples bench lint types clean
+.PHONY: setup demo test catalog atlas docs examples bench lint types clean
 
 setup: $(READY)
 
@@ -19,6 +19,16 @@ demo: $(READY)
 
 test: $(READY)
 	$(PY) -m pytest -n 2
+
+# a share of the catalogue by the hash of an entry's name; all of it, at night and on a new machine: make catalog SHARE=1/1
+SHARE ?= 1/3
+catalog: $(READY)
+	$(PY) -m pytest -n 2 --dlparity-catalog=$(SHARE)
+
+# measures what docs/atlas/ shows and writes its pages; the second command alone writes them again
+atlas: $(READY)
+	$(PY) -m pytest -q -n 2 --dlparity-catalog --dlparity-dtypes=float32,bfloat16 --dlparity-json=.atlas.json
+	$(PY) -m pytest_dlparity.catalog.atlas .atlas.json docs/atlas
 
 docs: $(READY)
 	$(PY) -m pytest -n 2 tests/test_markdown.py
@@ -36,7 +46,7 @@ types: $(READY)
 	$(PY) -m mypy
 
 clean:
-	rm -rf .venv .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .atlas.json .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(READY): pyproject.toml requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "$(PYTHON) is Python %d.%d and pytest-dlparity needs 3.11 or newer: say which one to use, as in `make $(or $(MAKECMDGOALS),test) PYTHON=python3.12`." % v[:2] or 0)'

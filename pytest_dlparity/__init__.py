@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_dlparity import catalog, strategies
     from pytest_dlparity.draws import Draw, booleans, fixed, integers, normal, uniform
     from pytest_dlparity.errors import ParityError, SpecError, SpeedError
     from pytest_dlparity.locate import Localization, localize
@@ -34,6 +35,7 @@ __all__ = [
     "Tolerance",
     "booleans",
     "carry",
+    "catalog",
     "check",
     "fixed",
     "integers",
@@ -47,6 +49,7 @@ __all__ = [
     "optimizer",
     "reproduce",
     "save_mapping",
+    "strategies",
     "uniform",
     "vmap",
 ]
@@ -66,6 +69,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("catalog", "strategies"):
+        return import_module(f"pytest_dlparity.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'pytest_dlparity' has no attribute {name!r}")
     return getattr(import_module(f"pytest_dlparity.{_HOME[name]}"), name)

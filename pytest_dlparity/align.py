@@ -24,6 +24,7 @@ BLUNT = frozenset(
     "sign round floor ceil trunc argmax argmin topk sort gt lt ge le eq ne".split()
 )  # many inputs, one result: no proof of them
 EXTREMES = frozenset("amax amin max min reduce_max reduce_min".split())  # where they reduce: a mask of -1 may leave a maximum as one of -inf
+SUMS = frozenset("mean sum reduce_sum var var_mean".split())
 FLOATING = ("float", "bfloat", "complex")
 
 DETOUR = 12  # operations by which another way to compute the same value comes back to it
@@ -124,14 +125,22 @@ class Parting:
         """Values without a counterpart from which one with a counterpart follows again, soon: after many operations it is an accident."""
         away: dict[int, int] = {}
         for index in sorted(self.scope, reverse=True):
-            ways = [
-                0 if consumer in self.matched else away[consumer] + (not is_movement(self.trace.nodes[consumer]))
+            ways = {
+                consumer: 0 if consumer in self.matched else away[consumer] + (not is_movement(self.trace.nodes[consumer]))
                 for consumer in self.consumers[index]
                 if (not self._is_blunt(consumer, index) if consumer in self.matched else consumer in away)
-            ]
-            if ways and min(ways) <= DETOUR:
-                away[index] = min(ways)
+            }
+            if ways and min(ways.values()) <= DETOUR and (self._all_come_back(index, ways) or not all(self._sums(at, index) for at in ways)):
+                away[index] = min(ways.values())
         return set(away)
+
+    def _sums(self, consumer: int, read: int) -> bool:
+        """Whether an operation keeps a mean only, as that of an image resized in two ways."""
+        node = self.trace.nodes[consumer]
+        return node.operation in SUMS and prod(node.shape) < prod(self.trace.nodes[read].shape)
+
+    def _all_come_back(self, index: int, ways: Collection[int]) -> bool:
+        return all(at in ways or at in self.matched or not is_floating(self.trace.nodes[at]) for at in self.consumers[index])
 
     def _is_blunt(self, consumer: int, read: int) -> bool:
         """Whether an operation gives one result for many inputs, so that the result proves nothing of what was read."""

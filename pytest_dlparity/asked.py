@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from pytest_dlparity import explain, gate, matrix, tolerance
+from pytest_dlparity import gate, matrix, tolerance, when
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.matrix import Cell, Device
 from pytest_dlparity.tolerance import Tolerances
@@ -93,7 +93,7 @@ def validated(asked: Asked) -> Asked:
         raise SpecError(
             f"the dlparity marker got {asked.spec!r}. Give a spec, or a function that makes one: @pytest.mark.dlparity(spec=gelu)."
         )
-    explain.validated(asked.localize)
+    when.validated(asked.localize)
     return replace(
         asked,
         tolerance=tolerance.validated(asked.tolerance),

@@ -8,28 +8,15 @@ from dataclasses import replace
 
 from pytest_dlparity import diagnose, locate, precise
 from pytest_dlparity.compare import Verdict
-from pytest_dlparity.errors import SpecError
 from pytest_dlparity.precise import Lost
 from pytest_dlparity.reference import Reference
 from pytest_dlparity.report import Report
 
-WANTED = ("off", "auto", "always")
 PATIENCE = 2.0  # seconds before a line says what is being done
 TRACES = 4  # runs of the float64 reference that two traces and a second look take, about
 DEADLINE = 8.0  # seconds in which causes are looked for: those near the place come first
 
 Say = Callable[[str], None]
-
-
-def validated(wanted: str) -> str:
-    """
-    >>> validated("sometimes")
-    Traceback (most recent call last):
-    pytest_dlparity.errors.SpecError: localize is 'sometimes'. Write off, auto (after a failure) or always.
-    """
-    if wanted not in WANTED:
-        raise SpecError(f"localize is {wanted!r}. Write off, auto (after a failure) or always.")
-    return wanted
 
 
 def explained(report: Report, truth: Reference, wanted: str = "auto", say: Say | None = None) -> Report:
@@ -45,7 +32,7 @@ def explained(report: Report, truth: Reference, wanted: str = "auto", say: Say |
     if slips and not apart:
         return replace(report, lost=_lost(truth, slips[0], patience))
     if truth.explained.where is None:
-        _explain(truth, apart, patience)
+        _explain(truth, apart, patience, wanted == "always")
     found = truth.explained
     notes = (f"  note: the cause could not be looked for: {found.trouble}",) if found.trouble else ()
     return replace(report, where=found.where, causes=found.causes, remarks=(*report.remarks, *notes))
@@ -59,10 +46,10 @@ def _lost(truth: Reference, verdict: Verdict, patience: _Patience) -> Lost | Non
     return truth.explained.lost[key]
 
 
-def _explain(truth: Reference, apart: Sequence[Verdict], patience: _Patience) -> None:
+def _explain(truth: Reference, apart: Sequence[Verdict], patience: _Patience, always: bool) -> None:
     found = truth.explained
     patience.expects(truth.seconds * TRACES, "looking for where the two sides part")
-    found.where = locate.located(truth.prep, truth, list(dict.fromkeys(v.name for v in apart)))
+    found.where = locate.located(truth.prep, truth, list(dict.fromkeys(v.name for v in apart)), always)
     patience.expects(0.0, "looking for the cause")
     try:
         found.causes = tuple(diagnose.causes(truth.prep, truth, DEADLINE, found.where)) if apart else ()

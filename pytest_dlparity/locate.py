@@ -7,6 +7,7 @@ of jax's, after which everything that follows must agree. What passes this last 
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import time
 from collections import defaultdict
@@ -35,6 +36,7 @@ SHOWN = 8  # rows of the table in a message
 NOTHING = 1e-12  # of the largest leaf: a gradient that is zero but for rounding
 INSIGNIFICANT = 1e-2  # of what a leaf is apart: what remains when the place is put right is rounding that went another way
 EXACT = 1e-11  # relative: two float64 runs of the same mathematics through a deep model
+ROOM = 1 << 25  # elements of each side's values that are kept in the first run, so that smaller models need no second
 LARGE = 1 << 26  # elements of all kept values together, beyond which only the operation itself is looked at
 
 
@@ -126,15 +128,16 @@ def localize(spec: Spec, seed: int = 0) -> Localization:
     return located(prep, reference(prep))
 
 
-def located(prep: Prepared, truth: Reference, leaves: Sequence[str] | None = None) -> Localization:
+def located(prep: Prepared, truth: Reference, leaves: Sequence[str] | None = None, always: bool = False) -> Localization:
     """The same of a spec that has its reference. `leaves`: those that disagree; by default, what differs in float64.
 
+    `always`: both sides are followed also where nothing differs, and their values counted along the way.
     What goes wrong while tracing is the answer's reason, and never raised: the verdict stands without it.
     """
     begun = time.perf_counter()
     try:
         with np.errstate(all="ignore"):
-            found = _located(prep, truth, disagreeing(truth) if leaves is None else list(leaves))
+            found = _located(prep, truth, disagreeing(truth) if leaves is None else list(leaves), always)
     except (MemoryError, RecursionError) as error:
         found = Localization("unknown", reason=f"the trace does not fit: {type(error).__name__}.")
     except Exception as error:  # noqa: BLE001  the user's programs under two tracers: whatever happens there is no verdict
@@ -169,7 +172,7 @@ def _close(t: np.ndarray, j: np.ndarray, limit: float, floor: float = 0.0) -> bo
 # ---------------------------------------------------------------- the finding
 
 
-def _located(prep: Prepared, truth: Reference, bad: list[str]) -> Localization:
+def _located(prep: Prepared, truth: Reference, bad: list[str], always: bool) -> Localization:
     if prep.job.kind == "optimizer":
         return Localization("unknown", reason="an optimizer's step is one formula: its cause says more than a line.")
     if truth.problem:
@@ -181,9 +184,13 @@ def _located(prep: Prepared, truth: Reference, bad: list[str]) -> Localization:
         if alone := [name for name in ours if name not in theirs and not name.startswith("state.")]:
             return Localization("unknown", reason=f"only {side} returns {alone[0]}.")
     forward = [name for name in disagreeing(truth, 100 * TIGHT) if bad and not name.startswith(("grad.", "update.", "state.", "loss."))]
+    forward = forward or [name for name in bad if name.startswith("state.")]
     leaves = forward or [name for name in bad if name.startswith("grad.")]
+    if not leaves and bad:
+        return Localization("unknown", reason=f"{bad[0]} is not followed through the program.")
     if not leaves:
-        return Localization("unknown" if bad else "agree", reason=f"{bad[0]} is not followed through the program." if bad else "")
+        outputs = [name for name in truth.torch.leaves if not name.startswith(("grad.", "update.", "state.", "loss."))]
+        return _Search(prep, truth, outputs, False).agreed() if always else Localization("agree")
     return _Search(prep, truth, leaves, not forward).found()
 
 
@@ -192,12 +199,28 @@ class _Search:
 
     def __init__(self, prep: Prepared, truth: Reference, leaves: Sequence[str], backward: bool) -> None:
         self.prep, self.truth, self.backward = prep, truth, backward
-        self.torch, self.jax = tracing.torch_trace(prep, (), backward), tracing.jax_trace(prep, (), backward)
+        self.torch, self.jax = tracing.torch_trace(prep, (), backward, room=ROOM), tracing.jax_trace(prep, (), backward, room=ROOM)
         self.leaves = [name for name in leaves if name in self.torch.outputs and name in self.jax.outputs]
         self.asked = list(leaves)
         self.traces = {"torch": self.torch, "jax": self.jax}
 
     def found(self) -> Localization:
+        try:
+            return self._found()
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drops the values: an answer keeps the traces."""
+        for node in (*self.torch.nodes, *self.jax.nodes):
+            node.value = None
+
+    def agreed(self) -> Localization:
+        self.made = align.aligned(self.torch, self.jax, tracing.known(self.prep, self.torch, self.jax), LOOSE)
+        self._forget()
+        return Localization("agree", rows=self._rows())
+
+    def _found(self) -> Localization:
         if not self.leaves:
             return Localization("unknown", reason=f"{self.asked[0]} cannot be followed on both sides.", backward=self.backward)
         if (reason := self._not_the_same_run()) is not None:
@@ -271,10 +294,12 @@ class _Search:
         proof = self._proof(ours, theirs)
         if blamed is not None:  # a parameter stands in no line: then it is the operation that reads it
             t, j = (made if made is not None and made.frames else entry for made, entry in zip(blamed, (t, j), strict=True))
+        elif self.backward and (stopped := self._stopped(ours)) is not None:
+            culprit, t, j = stopped
+        elif proof is not None and proof.kind == "moved":
+            t, j = self.torch.nodes[proof.torch], self.jax.nodes[proof.jax]
         elif not culprit and proof is not None and proof.kind:
             culprit, t, j = self._left_out(proof, ours, theirs)
-        elif self.backward and (stopped := self._stopped(ours)) is not None:
-            culprit, j = stopped
         certain = proof is not None and (not self.backward or (t is not None and bool(t.frames or t.module)))  # sums of cotangents have no line
         last_t, last_j = self._last(t, j)
         if last_t is None and ours is not None and theirs is not None:
@@ -298,6 +323,10 @@ class _Search:
             if entry is None:
                 continue
             keep = self._around(trace, entry, table)
+            have = {(side, index): value for index in keep if (value := trace.nodes[index].value) is not None}
+            if len(have) == len(keep):
+                self.values |= have
+                continue
             tracer = tracing.torch_trace if side == "torch" else tracing.jax_trace
             again = tracer(self.prep, keep, self.backward)
             if again.steps() != trace.steps():
@@ -336,14 +365,16 @@ class _Search:
         return self.values.get((side, index))
 
     def _relation(self, proof: Proof | None, ours: Entry | None, theirs: Entry | None) -> str:
-        if proof is None and (ours is None or theirs is None):
-            return ""
-        at, other = (proof.torch, proof.jax) if proof is not None else (ours.node, theirs.node)  # type: ignore[union-attr]  # neither is None
+        pairs = [] if ours is None or theirs is None or (proof is not None and proof.kind) else [(ours.node, theirs.node)]
+        pairs += [proof[:2]] if proof is not None else []
+        found = [between for at, other in pairs if (between := self._between(at, other)) is not None]
+        return next((one for one in found if one.kind != "other"), found[-1]).text if found else ""
+
+    def _between(self, at: int, other: int) -> relation.Relation | None:
         t, j = self._value("torch", at), self._value("jax", other)
-        if t is None or j is None or (proof is None and t.size != j.size):
-            return ""
-        names = relation.sizes([self.torch.nodes[i].shape for i in (at, *self.torch.nodes[at].reads)])
-        return relation.relation(t, j, names).text
+        if t is None or j is None or t.size != j.size:
+            return None
+        return relation.relation(t, j, relation.sizes([self.torch.nodes[i].shape for i in (at, *self.torch.nodes[at].reads)]))
 
     def _last(self, t: Node | None, j: Node | None) -> tuple[Node | None, Node | None]:
         """The latest value that both sides have, that the parting was computed from, and that lies alike on both."""
@@ -373,7 +404,7 @@ class _Search:
             for value in values if not self._late() else ():
                 result = self._recomputed("torch", ours.node, {at: value})
                 if result is not None and alike(fingerprint(result), wanted, LOOSE):
-                    return self._said(at, value), self._made_where(at, other)
+                    return self._said(at, value), self._made_where(at, other, self.torch.nodes[ours.node], self.jax.nodes[theirs.node])
         return "", None
 
     def _exchanges(self, ours: Entry, theirs: Entry) -> Iterator[tuple[int, int, list[np.ndarray]]]:
@@ -440,14 +471,14 @@ class _Search:
         what = "an operand" if node.data else "a constant"
         return f"{what} is not the same on both sides ({between.text}); with jax's in its place torch's operation gives jax's value"
 
-    def _made_where(self, at: int, other: int) -> tuple[Node | None, Node | None] | None:
-        """The nodes that made an exchanged operand; for a parameter, the operations that read it."""
+    def _made_where(self, at: int, other: int, reads: Node, others: Node) -> tuple[Node | None, Node | None] | None:
+        """The nodes that made an exchanged operand; for a parameter, the operations that read it. `reads`, `others`: the operations."""
         t, j = self.torch.nodes[at], self.jax.nodes[other]
         if t.kind in ("param", "input"):
             return None
         if not t.data:
             return _maker(self.torch, t), _maker(self.jax, j)
-        later = t, j
+        later = reads, others
         while (back := self._odd_before(t, j)) is not None:
             later, (t, j) = (t, j), back
         if self._lies_alike_before(self.jax, j.index, self.made.jax.get(t.index, ()), lambda k: (t.index, k)):
@@ -485,7 +516,7 @@ class _Search:
             mine, yours = self._value("torch", at), self._value("jax", other)
             assert mine is not None and yours is not None
             for value in _arrangements(mine, yours):
-                again = tracing.jax_trace(self.prep, outputs, self.backward, {other: value})
+                again = tracing.jax_trace(self.prep, outputs, self.backward, {other: value}, bare=True)
                 if all(self._agrees(again, name) for name in self.leaves):
                     return Proof(at, other, kind)
                 if self._late():
@@ -495,12 +526,16 @@ class _Search:
     def _candidates(self, ours: Entry, theirs: Entry) -> Iterator[tuple[int, int, str]]:
         """Pairs of as many elements, the likeliest first, and which side leaves out an operation if that pair is it."""
         tried = set()
-        later = self._alike_later(ours, theirs)
         here = dict.fromkeys((ours.node, _end_of_call(self.torch, ours.node)))
         there = dict.fromkeys((theirs.node, _end_of_call(self.jax, theirs.node)))
+        before = [(*self._moved(self.torch, ours, self.made.jax), ours.node), (*self._moved(self.jax, theirs, self.made.torch), theirs.node)]
+        moved = [(at, other, "moved") for at in before[0] for other in before[1] if (at, other) != (ours.node, theirs.node)]
         out = [(at, other, "jax") for at in here for other in reversed(theirs.operands)]
         out += [(at, other, "torch") for other in there for at in reversed(ours.operands)]
-        for at, other, kind in [(ours.node, theirs.node, ""), *out, *later]:
+        out += [(at, other, "jax") for other in theirs.operands for at in self._joins(self.torch, ours, self.made.torch.get(other, ()))]
+        out += [(at, other, "torch") for at in ours.operands for other in self._joins(self.jax, theirs, self.made.jax.get(at, ()))]
+        ends = (list(here)[-1], list(there)[-1], "")
+        for at, other, kind in itertools.chain(moved, [ends, (ours.node, theirs.node, "")], out, self._alike_later(ours, theirs)):
             mine, yours = self._value("torch", at), self._value("jax", other)
             if (at, other) not in tried and mine is not None and yours is not None and mine.size == yours.size and mine.size:
                 if kind and other in self.made.jax.get(at, ()):
@@ -508,7 +543,25 @@ class _Search:
                 tried.add((at, other))
                 yield at, other, kind
 
-    def _alike_later(self, ours: Entry, theirs: Entry) -> list[tuple[int, int, str]]:
+    def _moved(self, trace: Trace, entry: Entry, matched: Mapping[int, Any]) -> list[int]:
+        """What an operation reads that was only moved from values of both sides, and is on this side only: slices, paddings, resized images."""
+        ends = {i for i in ancestors(trace, [entry.node]) if i in matched or not trace.nodes[i].data}
+        found: list[int] = []
+        for index in sorted(ancestors(trace, [entry.node], ends) - ends - {entry.node}):
+            node = trace.nodes[index]
+            if align.is_movement(node) and align.is_floating(node) and all(read in ends or read in found for read in node.reads):
+                found.append(index)
+        return [index for index in found if trace.nodes[index].kind == "op"]
+
+    def _joins(self, trace: Trace, entry: Entry, operands: Iterable[int]) -> list[int]:
+        """Where what began at an operation meets one of some values: the end of a branch that the other side has not."""
+        wanted, found = set(operands), []
+        for index in self._after(trace, entry.node, {}):
+            if wanted & ancestors(trace, trace.nodes[index].reads, wanted | {entry.node}) and not _is_one_branch(trace, index, entry.node, wanted):
+                found.append(index)
+        return found[:1]
+
+    def _alike_later(self, ours: Entry, theirs: Entry) -> Iterator[tuple[int, int, str]]:
         """Values that follow from the parting and are most alike: there the sides compute the same thing differently again."""
         found = []
         for at in [ours.node, *self._after(self.torch, ours.node, self.made.jax)]:
@@ -521,38 +574,49 @@ class _Search:
             t, j = self._value("torch", at), self._value("jax", other)
             if t is not None and j is not None and not self._late():
                 near.append((_gap(t, j), at, other, ""))
-        return [(at, other, kind) for gap, at, other, kind in sorted(near)[:LATER] if gap < 1]
+        yield from ((at, other, kind) for gap, at, other, kind in sorted(near)[:LATER] if gap < 1)
 
     def _agrees(self, again: Trace, name: str) -> bool:
         """Whether a leaf is torch's now: to a small part of what it was apart before."""
         room = max(INSIGNIFICANT * self._apart(name), EXACT)
-        found, wanted = again.nodes[again.outputs[name]], self.truth.torch.leaves[name]
-        if found.value is not None and found.value.shape == wanted.shape:
-            return _close(wanted, found.value, room, NOTHING * self.truth.largest)
+        found, wanted = again.nodes[again.outputs[name]].value, self.truth.torch.leaves[name]
+        assert found is not None
+        if found.shape == wanted.shape:
+            return _close(wanted, found, room, NOTHING * self.truth.largest)
         mine = self.torch.nodes[self.torch.outputs[name]].print  # a gradient in jax's layout
-        return mine is not None and found.print is not None and alike(mine, found.print, room)
+        return mine is not None and alike(mine, fingerprint(found), room)
 
     def _left_out(self, proof: Proof, ours: Entry | None, theirs: Entry | None) -> tuple[str, Node, Node]:
         """What one side leaves out, and where it would stand there."""
         assert ours is not None and theirs is not None
         t, j = self.torch.nodes[ours.node], self.jax.nodes[theirs.node]
         if proof.kind == "jax":
-            own = [self.torch.nodes[i] for i in self.made.torch.get(proof.jax, ()) if i in ours.operands]
+            t = t if proof.torch in (t.index, _end_of_call(self.torch, t.index)) else self.torch.nodes[proof.torch]
+            own = [_unmoved(self.torch, self.torch.nodes[i], t.call_number) for i in self.made.torch.get(proof.jax, ()) if i in self._near(t)]
             return f"jax leaves out torch's {t.call or t.operation}", t, _standing(self.jax.nodes[proof.jax], j, own, t)
-        own = [self.jax.nodes[i] for i in self.made.jax.get(proof.torch, ()) if i in theirs.operands]
+        j = j if proof.jax in (j.index, _end_of_call(self.jax, j.index)) else self.jax.nodes[proof.jax]
+        own = [_unmoved(self.jax, self.jax.nodes[i], j.call_number) for i in self.made.jax.get(proof.torch, ()) if i in self._near(j, "jax")]
         return f"torch leaves out jax's {j.call or j.operation}", _standing(self.torch.nodes[proof.torch], t, own, j), j
 
-    def _stopped(self, ours: Entry | None) -> tuple[str, Node] | None:
-        """A stop_gradient of jax's on the way on which torch has a gradient."""
+    def _near(self, node: Node, side: str = "torch") -> set[int]:
+        """The nearest values that both sides have behind a node."""
+        trace, matched = (self.torch, self.made.jax) if side == "torch" else (self.jax, self.made.torch)
+        behind = ancestors(trace, node.reads, set(matched))
+        return {i for i in behind if i in matched}
+
+    def _stopped(self, ours: Entry | None) -> tuple[str, Node, Node] | None:
+        """A stop_gradient of jax's on the way on which torch has a gradient. A sum of cotangents stands in no line: then what it adds."""
         if ours is None:
             return None
-        place = self.torch.nodes[ours.node].frames[:1]
-        for node in self.jax.nodes:
-            if node.operation == "stop_gradient" and node.frames:
-                for at in self.made.torch.get(node.index, ()):
-                    readers = [n for n in self.torch.nodes if at in n.reads and not n.backward]
-                    if any(n.frames[:1] == place for n in (*readers, self.torch.nodes[at])):
-                        return "jax stops the gradient there and torch does not", node
+        entry = self.torch.nodes[ours.node]
+        added = [self.torch.nodes[i] for i in sorted(entry.reads, key=self.made.jax.__contains__)]
+        for t in added if not entry.frames else [entry]:
+            for node in self.jax.nodes:
+                if node.operation == "stop_gradient" and node.frames and t.frames:
+                    for at in self.made.torch.get(node.index, ()):
+                        readers = [n for n in self.torch.nodes if at in n.reads and not n.backward]
+                        if any(n.frames[:1] == t.frames[:1] for n in (*readers, self.torch.nodes[at])):
+                            return "jax stops the gradient there and torch does not", t, node
         return None
 
     # ------------------------------------------------------------ words
@@ -602,6 +666,13 @@ def _whole(module: str) -> str:
     return ".".join(parts[: numbers[0] + 1]) if numbers else parts[0]
 
 
+def _is_one_branch(trace: Trace, index: int, start: int, wanted: set[int]) -> bool:
+    """Whether everything that an operation reads comes from one place alone."""
+    return not any(start in ancestors(trace, [read]) for read in trace.nodes[index].reads) or all(
+        start in ancestors(trace, [read]) for read in trace.nodes[index].reads if wanted & ancestors(trace, [read])
+    )
+
+
 def _end_of_call(trace: Trace, index: int) -> int:
     """The last value of the call that a node is part of."""
     number = trace.nodes[index].call_number
@@ -622,13 +693,21 @@ _ASIDE = ("bitwise_not", "logical_not", "not", "convert_element_type", "broadcas
 def _standing(made: Node, read: Node, own: list[Node], extra: Node) -> Node:
     """Where an operation would stand that one side leaves out between making a value and reading it.
 
-    With the value, if on the other side it stands in one line with what makes the value; else with what reads it.
+    With the value, if on the other side it stands in one line with what makes the value: in the same function where it is a part of the same
+    call, else as many calls deep as there. Otherwise with what reads it.
     """
-    if not any(node.frames[:1] == extra.frames[:1] for node in own):
+    beside = [node for node in own if node.frames[:1] == extra.frames[:1]]
+    if not beside:
         return read
-    functions = {(frame.file, frame.function) for frame in read.frames}
-    here = next((k for k, frame in enumerate(made.frames) if (frame.file, frame.function) in functions), 0)
-    return replace(made, frames=made.frames[here:])
+    within = any(node.call_number == extra.call_number >= 0 for node in beside)
+    return made if within else replace(made, frames=made.frames[max(0, len(made.frames) - len(extra.frames)) :])
+
+
+def _unmoved(trace: Trace, node: Node, call: int) -> Node:
+    """What computed a value, behind the views and copies that a call begins with."""
+    while node.kind == "move" and node.reads and node.call_number == call >= 0:
+        node = trace.nodes[node.reads[0]]
+    return node
 
 
 def _gap(mine: np.ndarray, yours: np.ndarray) -> float:
@@ -685,6 +764,8 @@ def _arrangements(value: np.ndarray, like: np.ndarray) -> Iterator[np.ndarray]:
     found = [relation.in_layout(value, like).astype(value.dtype), plain]
     for a in range(plain.ndim):
         found += [np.swapaxes(plain, a, b) for b in range(a + 1, plain.ndim) if plain.shape[a] == plain.shape[b] > 1]
+    if value.ndim <= relation.AXES:
+        found += [moved for order in permutations(range(value.ndim)) if (moved := value.transpose(order)).shape == like.shape]
     yield from _different(found)
 
 
@@ -700,6 +781,7 @@ def _different(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 def _words(found: Localization) -> Iterable[str]:
     if found.status == "agree":
         yield "the two sides agree in every leaf, in float64"
+        yield from _table(found.rows)
         return
     if found.status == "unknown":
         yield f"where the two sides part cannot be told: {found.reason}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_dlparity import compare, explain, matrix, report, run, tolerance
+from pytest_dlparity import compare, explain, matrix, report, run, tolerance, when
 from pytest_dlparity.compare import Verdict
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.matrix import Cell, Device
@@ -51,14 +51,16 @@ def check(
         Whatever the user's own code raises.
     """
     _is_spec(spec)
-    explain.validated(localize)
+    when.validated(localize)
     known = {**matrix.devices(), **(table or {})}
     cells = matrix.cells(devices, dtypes, modes, known)
     for cell in cells:
         if absent := unavailable(known[cell.device]):
             raise SpecError(f'{cell.device} was asked for, but {absent}. Leave it out, or write devices="auto".')
     ready = begun(spec, seed, [cell.dtype for cell in cells])
-    again = f"dlp.check(spec, devices={_names(c.device for c in cells)}, dtypes={_names(c.dtype for c in cells)}, seed={seed})"
+    kinds = _names(c.mode or "eager" for c in cells)
+    said = f"devices={_names(c.device for c in cells)}, dtypes={_names(c.dtype for c in cells)}{f', modes={kinds}' if kinds != ['eager'] else ''}"
+    again = f"dlp.check(spec, {said}, seed={seed})"
     reports = [in_cell(ready, cell, known[cell.device], tolerance, strict, again) for cell in cells]
     return explain.explained(merged(reports), ready.reference, localize)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_dlparity import cards, hooks, lock
+from pytest_dlparity.errors import ParityError
 
 if TYPE_CHECKING:
     from pytest_dlparity.asked import Asked
@@ -105,6 +106,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     for name, text in _FLAGS:
         group.addoption(f"--dlparity-{name}", action="store_true", default=None, help=text)
         parser.addini(f"dlparity_{name}", text, type="bool", default=False)
+    group.addoption("--dlparity-catalog", metavar="SHARE", nargs="?", const="1/1", help="Run the catalogue, or a share of it such as 1/3")
 
 
 def _setting(config: pytest.Config, name: str) -> Any:
@@ -129,6 +131,11 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = _setting(config, "reproduce")
     if folder and Path(folder).exists() and not Path(folder).is_dir():
         raise pytest.UsageError(f"--dlparity-reproduce={folder}: that is a file. Give the folder into which reproducers go.")
+    if config.getoption("dlparity_catalog") is not None:
+        from pytest_dlparity.catalog import items
+
+        catalogue = items.Catalogue(config, functools.partial(_base, config), functools.partial(_table, config), ROWS)
+        config.pluginmanager.register(catalogue, "dlparity-catalog")
     if not _is_worker(config):
         config.pluginmanager.register(_Ledger(config), "dlparity-ledger")
         config.pluginmanager.register(_Speed(config), "dlparity-speed")
@@ -490,6 +497,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report = yield
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None and call.excinfo is not None and call.excinfo.errisinstance(ParityError):
+        crash.message = crash.message.partition("\n")[0]  # of the short summary, of JUnit and annotations; the whole stands above
     if call.when == "call" and not isinstance(report, getattr(pytest, "SubtestReport", ())):
         report.dlparity = {
             "rows": item.stash.get(ROWS, []),

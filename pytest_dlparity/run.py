@@ -159,13 +159,14 @@ def _prepared_optimizer(spec: Spec, seed: int, grid: tuple[Format, ...]) -> Prep
 
 
 def _drawn(given: Mapping[str, draws.Draw], seed: int, grid: tuple[Format, ...], prefix: str = "") -> Arrays:
-    return {
-        name: _representable(name, tolerance.on_grid(draws.drawn(draw, seed, prefix + name), grid), grid) for name, draw in given.items()
-    }
+    return {name: _representable(name, draws.drawn(draw, seed, prefix + name), grid) for name, draw in given.items()}
 
 
-def _representable(name: str, array: np.ndarray, grid: tuple[Format, ...]) -> np.ndarray:
-    if tolerance.is_floating(array) and np.isinf(array).any() and (smallest := min(grid, key=lambda f: f.largest)).name == "float16":
+def _representable(name: str, drawn: np.ndarray, grid: tuple[Format, ...]) -> np.ndarray:
+    """The numbers on the grid. An infinity that was drawn is one in every format."""
+    array = tolerance.on_grid(drawn, grid)
+    smallest = min(grid, key=lambda f: f.largest)
+    if smallest.name == "float16" and tolerance.is_floating(array) and (np.isinf(array) & ~np.isinf(drawn)).any():
         raise SpecError(
             f"{name} has values beyond {smallest.largest:g}, the largest of float16. Draw smaller ones, or leave float16 out of dtypes."
         )

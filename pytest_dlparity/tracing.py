@@ -12,8 +12,10 @@ from pytest_dlparity.run import Prepared
 from pytest_dlparity.trace import Node, Trace
 
 
-def torch_trace(prep: Prepared, keep: Collection[int] = (), backward: bool = True, dtype: str = "float64") -> Trace:
-    """The torch side's forward pass, and its backward pass with the spec's cotangents. `keep`: nodes whose values are kept.
+def torch_trace(prep: Prepared, keep: Collection[int] = (), backward: bool = True, dtype: str = "float64", room: int = 0) -> Trace:
+    """The torch side's forward pass, and its backward pass with the spec's cotangents.
+
+    `keep`: nodes whose values are kept; `room`: elements of others that are kept too.
 
     In another dtype than float64 nothing is widened: it is the run of a cell.
     """
@@ -22,7 +24,7 @@ def torch_trace(prep: Prepared, keep: Collection[int] = (), backward: bool = Tru
 
     with torch_side.settings(dtype, prep.spec.precision):
         ready = run.torch_ready(prep, "cpu", dtype, False)
-        return tracer.trace(ready, prep.job, prep.cotangent, keep, backward, dtype != "float64")
+        return tracer.trace(ready, prep.job, prep.cotangent, keep, backward, dtype != "float64", room)
 
 
 def jax_trace(
@@ -31,8 +33,10 @@ def jax_trace(
     backward: bool = True,
     instead: Mapping[int, np.ndarray] | None = None,
     dtype: str = "float64",
+    room: int = 0,
+    bare: bool = False,
 ) -> Trace:
-    """The same of the jax side. `instead`: values that take the place of what some nodes computed.
+    """The same of the jax side. `instead`: values that take the place of what some nodes computed. `bare`: values alone, no fingerprints.
 
     In another dtype than float64 each result is rounded to what the function has there.
     """
@@ -47,7 +51,7 @@ def jax_trace(
         traced, _ = run.Functions(prep, "cpu", dtype, True)("evaluate" if backward else "forward").traced(*args)
         names = [(("param", "param", "input", "const")[part], name) for part, name in jax_side.paths(args)]
         outputs = [_leaf(prep, part, name) for part, name in jax_side.paths(traced.out_info)]
-        return tracer.trace(traced, jax_side.flat(args), names, outputs, keep, instead or {}, dtype != "float64")
+        return tracer.trace(traced, jax_side.flat(args), names, outputs, keep, instead or {}, dtype != "float64", room, bare)
 
 
 def _leaf(prep: Prepared, part: int, name: str) -> str:

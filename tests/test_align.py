@@ -141,3 +141,13 @@ def test_a_maximum_that_agrees_proves_nothing() -> None:
         top = side("amax", lambda a: a.max(-1, keepdims=True), masked)
         side.trace.outputs["output"] = side("sub", np.subtract, masked, top)
     assert parted(torch, jax, [(0, 0)]) == [("where", "where")]
+
+
+def test_a_mean_that_agrees_proves_nothing_of_what_else_is_read() -> None:
+    torch, jax = Side("torch"), Side("jax")
+    for side, moved in ((torch, lambda a: a + np.arange(4) - 1.5), (jax, lambda a: a)):
+        x = side.given(X)
+        h = side("step", lambda a, moved=moved: 2 * moved(a), x)
+        mean = side("mean", lambda a: a.mean(-1, keepdims=True), h)
+        side.trace.outputs["output"] = side("sub", np.subtract, h, mean)
+    assert parted(torch, jax, [(0, 0)]) == [("step", "step")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +42,12 @@ def test_a_passing_spec_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_always_follows_a_passing_spec_too() -> None:
-    report = dlp.check(gelu(approximate=False), localize="always")
+    net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4))
+    side = lambda p, x: jnp.tanh(x @ p["0.weight"].T + p["0.bias"]) @ p["2.weight"].T + p["2.bias"]
+    report = dlp.check(dlp.layer(net, side, inputs=[dlp.normal(4, 8)]), localize="always")
     assert report.ok
-    assert "\n  where: the two sides agree in every leaf, in float64\n" in str(report)
+    said = "the two sides agree in every leaf, in float64\n    along the way, values of torch that jax has too:\n      0 to 2: all 5\n"
+    assert f"\n  where: {said}" in str(report)
 
 
 def test_a_loss_of_precision_has_its_operation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +123,19 @@ def test_a_run_says_it_by_itself_in_each_cell_and_looks_once(pytester: pytest.Py
     result.assert_outcomes(failed=2, passed=1)
     assert result.stdout.str().count("where: the two sides part") == 2
     assert len(looked) == 1
+
+
+def test_the_short_summary_has_the_verdict_and_no_more(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")  # where pytest cuts no message
+    said = ran(pytester, "--junit-xml=junit.xml").stdout.str().partition("short test summary info")[2]
+    first = "gelu [cpu-float32]: 2 of 2 leaves disagree: output differs in float64, the two sides compute different mathematics"
+    assert [line.partition(" - ")[2] for line in said.splitlines() if "float32" in line] == [f"pytest_dlparity.errors.ParityError: {first}"]
+    assert said.count("\n") == 3  # two failures between two rules
+    message = ElementTree.parse(pytester.path / "junit.xml").getroot().find(".//failure")
+    assert message is not None
+    assert message.attrib["message"].endswith(first)
+    assert message.text is not None
+    assert "where: the two sides part" in message.text
 
 
 def test_a_run_can_be_told_not_to(pytester: pytest.Pytester) -> None:

@@ -18,9 +18,20 @@ PACKAGE = Path(__file__).parent.parent / "pytest_dlparity"
 # From the roof to the ground, a floor a line: a module imports only from the lines below its own.
 FLOORS = (
     "plugin",
+    "catalog.atlas",
+    "catalog.items",
+    "catalog.mutations",
+    "catalog.judge",
+    "catalog.specs",
+    "catalog.torch_side",
+    "catalog.jax_side",
+    "catalog.*",
+    "catalog.entry",
+    "catalog.code",
     "hooks",
     "asked",
     "__init__",
+    "catalog",
     "record",
     "speed",
     "ending",
@@ -100,15 +111,17 @@ FLOORS = (
     "param_map.names",
     "param_map.pattern",
     "spec",
+    "strategies",
     "draws",
     "tolerance",
     "leaves",
+    "when",
     "errors",
 )
 
 JAX = ("frameworks.jax", "frameworks.jax_*", "catalog", "catalog.*")
 HOMES = {
-    "pytest": ("plugin",),
+    "pytest": ("plugin", "catalog.items"),
     "_pytest": ("plugin",),
     "pytest_benchmark": ("benchmark_bridge",),
     "xdist": ("plugin",),
@@ -119,6 +132,7 @@ HOMES = {
     "optax": JAX,
     "equinox": JAX,
     "haiku": JAX,
+    "hypothesis": ("strategies",),
 }
 
 
@@ -293,6 +307,11 @@ def test_importing_the_plugin_imports_no_framework(tmp_path):
 
 def test_collecting_nothing_imports_no_framework(tmp_path):
     assert "dlparity: True heavy: []" in python(COLLECT, tmp_path)
+
+
+def test_collecting_the_catalogue_imports_no_framework(tmp_path):
+    found = python(COLLECT.replace('"-q"', '"-q", "--dlparity-catalog"'), tmp_path)
+    assert "dlparity: True heavy: []" in found and "catalog/activations.py::relu[jax-cpu-float32]" in found
 
 
 def test_collecting_a_conftest_that_imports_a_framework_is_seen(tmp_path):

@@ -946,3 +946,12 @@ def test_the_same_every_time_and_without_a_warning():
         first, second = (followed(lambda p, x: jnp.log(nested(p, x) / x), PARAMS, x) for _ in range(2))
     assert [describe(node) for node in first.nodes] == [describe(node) for node in second.nodes]
     assert first.outputs == second.outputs
+
+
+def test_values_are_kept_while_there_is_room_and_parameters_always() -> None:
+    side = lambda p, x: jnp.cos(jnp.sin(x * p))
+    kept = followed(side, X[0], X[1], kinds=("param", "input"), room=8).nodes
+    assert [node.value is not None for node in kept] == [True, True, True, False, False]
+    bare = followed(side, X[0], X[1], kinds=("param", "input"), keep=[4], bare=True).nodes
+    assert [node.print for node in bare] == [None] * 5
+    np.testing.assert_array_equal(bare[4].value, followed(side, X[0], X[1], kinds=("param", "input"), keep=[4]).nodes[4].value)

@@ -305,3 +305,79 @@ def test_complex_values_are_followed_too() -> None:
     found = localize(dlp.layer(torch=lambda x: torch.fft.fft(x) * 2, jax=lambda x: jnp.fft.fft(x) * 3, inputs=[dlp.normal(4, 6)], wrt=[]))
     assert found.status == "parts"
     assert (found.certain, found.relation) == (True, "jax = torch * 1.5")
+
+
+def test_a_slice_that_starts_elsewhere() -> None:
+    shifted = lambda x: jnp.tanh(x)[:, 1::2] + jnp.sin(x[:, :3])  # @shifted
+    found = localize(dlp.layer(lambda x: torch.tanh(x)[:, ::2] + torch.sin(x[:, :3]), shifted, inputs=[dlp.normal(5, 6)]))
+    assert found.torch is not None and found.jax is not None
+    assert (found.torch.operation, found.jax.operation, found.certain) == ("slice", "slice", True)
+    assert where(found.jax) == (HERE.name, line("shifted"))
+
+
+def test_another_resizing_with_the_same_mean_is_no_way_back() -> None:
+    def normed(x: Any) -> Any:
+        return (x - x.mean((2, 3), keepdims=True)) / x.std((2, 3), keepdims=True)
+
+    def torch_side(x: torch.Tensor) -> torch.Tensor:
+        return normed(F.interpolate(x.tanh(), scale_factor=2, mode="bilinear"))
+
+    def jax_side(x: Any) -> Any:
+        y = jax.image.resize(jnp.tanh(x), (2, 3, 8, 8), "nearest")  # @resized
+        return (y - y.mean((2, 3), keepdims=True)) / y.std((2, 3), keepdims=True, ddof=1)
+
+    found = localize(dlp.layer(torch_side, jax_side, inputs=[dlp.normal(2, 3, 4, 4)], wrt=[]))
+    assert found.torch is not None
+    assert (found.torch.call, where(found.jax), found.certain) == ("interpolate", (HERE.name, line("resized")), True)
+
+
+def test_a_branch_that_one_side_has_not_ends_where_it_joins() -> None:
+    def branched(p: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
+        short = torch.tanh(x @ p["s"])
+        return F.relu(x @ p["w"] + short)  # @joined
+
+    alone = lambda p, x: jax.nn.relu(x @ p["w"])  # @alone
+    given = {"s": dlp.normal(4, 4), "w": dlp.normal(4, 4)}
+    found = localize(dlp.layer(branched, alone, params=given, inputs=[dlp.normal(3, 4)]))
+    assert (found.culprit, found.certain) == ("jax leaves out torch's add", True)
+    assert (where(found.torch), where(found.jax)) == ((HERE.name, line("joined")), (HERE.name, line("alone")))
+
+
+def test_an_operand_turned_by_jax_belongs_to_torchs_operation_that_reads_it() -> None:
+    def convolved(p: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
+        h = F.softplus(x)
+        return F.conv1d(h, p["k"])  # @convolved
+
+    def turned(p: dict[str, Any], x: Any) -> Any:
+        h = jax.nn.softplus(x)
+        h = h[:, :, ::-1]  # @turned
+        return jax.lax.conv_general_dilated(h, p["k"], (1,), "VALID")
+
+    found = localize(dlp.layer(convolved, turned, params={"k": dlp.normal(3, 2, 3)}, inputs=[dlp.normal(2, 2, 9)], wrt=[]))
+    assert (where(found.torch), where(found.jax)) == ((HERE.name, line("convolved")), (HERE.name, line("turned")))
+
+
+def test_a_running_mean_is_followed() -> None:
+    from flax import nnx
+
+    class Norm(nnx.Module):
+        def __init__(self) -> None:
+            self.mean = nnx.BatchStat(jnp.zeros(4))
+
+        def __call__(self, x: Any) -> Any:
+            mean = x.mean(0)
+            self.mean[...] = 0.5 * self.mean[...] + 0.5 * mean  # @kept
+            return x - mean
+
+    class Torch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mean = x.mean(0)
+            self.mean.mul_(0.9).add_(0.1 * mean.detach())
+            return x - mean
+
+    found = localize(dlp.layer(torch=Torch(), jax=Norm(), inputs=[dlp.normal(6, 4)], train=True))
+    assert (found.status, found.leaf, where(found.jax)) == ("parts", "state.mean", (HERE.name, line("kept")))

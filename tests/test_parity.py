@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -35,7 +36,17 @@ def test_several_cells_give_one_report_whose_verdicts_carry_their_cell() -> None
     assert Counter((v.name, str(v.cell)) for v in report.verdicts) == Counter((name, cell) for name in ("output", "grad.input") for cell in cells)
 
 
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_by_both_where_warnings_are_errors() -> None:
+    """What torch.compile loads warns of torch's own deprecated functions."""
+    report = check(dlp.layer(torch.nn.Tanh(), jnp.tanh, inputs=[dlp.normal(4, 8)]), modes=["compiled"])
+    assert (report.ok, [str(v.cell) for v in report.verdicts]) == (True, ["cpu-float32-compiled"] * 2)
+    assert not check(dlp.layer(torch.nn.Tanh(), jnp.sin, inputs=[dlp.normal(4, 8)]), modes=["compiled"]).ok
+
 def test_the_again_line_repeats_the_call() -> None:
+    modes = ["eager", "nojit"]
+    assert check(SINE, modes=modes).again == f"dlp.check(spec, devices=['cpu'], dtypes=['float32'], modes={modes}, seed=0)"
     assert check(SINE, dtypes="bfloat16,float32", seed=5).again == "dlp.check(spec, devices=['cpu'], dtypes=['bfloat16', 'float32'], seed=5)"
 
 

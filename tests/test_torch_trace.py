@@ -897,6 +897,19 @@ def test_in_place_operations_run_again_and_leave_what_they_were_given() -> None:
     np.testing.assert_array_equal(torch_trace.replay(ops(trace, "mul")[-1], other), values[only(trace, "add").index] * 7)
 
 
+def test_a_split_into_one_part_runs_again_as_that_part() -> None:
+    trace = traced(lambda x: torch.split(x, 3)[0] * 2, {"x": numbers(3)}, range(10))
+    node = next(node for node in trace.nodes if node.operation.startswith("split"))
+    np.testing.assert_array_equal(torch_trace.replay(node, {i: trace.nodes[i].value for i in node.reads}), node.value)
+
+
+def test_values_are_kept_while_there_is_room() -> None:
+    ready, job = prepared(lambda x: (x * 2).sin().cos(), {"x": numbers(5)}, wrt=[])
+    with torch_side.settings("float64", "highest"):
+        trace = torch_trace.trace(ready, job, cotangent, backward=False, room=12)
+    assert [node.value is not None for node in trace.nodes] == [True, True, False, False]
+
+
 def test_what_has_no_operation_cannot_run_again() -> None:
     with pytest.raises(ValueError, match=r"^node 0 \(input\) has no operation that could run again\.$"):
         torch_trace.replay(traced(torch.sin, {"x": numbers(3)}).nodes[0], {})

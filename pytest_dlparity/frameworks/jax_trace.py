@@ -77,6 +77,8 @@ def trace(
     keep: Collection[int] = frozenset(),
     instead: Mapping[int, np.ndarray] | None = None,
     rounded: bool = False,
+    room: int = 0,
+    bare: bool = False,
 ) -> Trace:
     """Every value of one run on the CPU, in float64 whatever narrower float the function asks for.
 
@@ -88,6 +90,8 @@ def trace(
         keep: nodes whose values are kept. Nodes are numbered alike in every run that takes the same branches.
         instead: values that take the place of what some nodes computed, any shape of as many elements.
         rounded: each result is computed in float64 and then rounded to the dtype that the function has there.
+        room: elements of other values that are kept too, the first ones first.
+        bare: values alone are wanted: no fingerprints, and no modules.
 
     The nodes' `call` is the function or layer that the user called there. `backward` is False for what a remat computes once more.
 
@@ -96,13 +100,15 @@ def trace(
         Unfollowed: an array is changed in place (jax.new_ref).
     """
     started = time.perf_counter()
-    walk = _Walk(keep, instead or {}, any(name.startswith("grad.") for name in outputs), rounded)
     jaxpr = traced.jaxpr
+    walk = _Walk(keep, instead or {}, any(name.startswith("grad.") for name in outputs), rounded, room, bare)
+    walk.plans, walk.origins = _plans(traced)
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]), np.errstate(all="ignore"):
         held = [walk.given(value, var.aval, *name) for value, var, name in zip(args, jaxpr.jaxpr.invars, names, strict=True)]
         results = walk.run(jaxpr.jaxpr, jaxpr.consts, held, At(), outermost=True)
         found = {name: walk.node_of(held) for name, held in zip(outputs, results, strict=True) if name}
-    _place(walk.nodes, walk.linen)
+    if not bare:
+        _place(walk.nodes, walk.linen)
     return Trace("jax", walk.nodes, found, time.perf_counter() - started)
 
 
@@ -176,12 +182,21 @@ def _steps(jaxpr: Any, origins: Origins) -> list[_Step]:
     return found[::-1]
 
 
+@functools.lru_cache(maxsize=2)  # a search runs one program again and again
+def _plans(traced: Any) -> tuple[dict[int, tuple[Any, list[_Step]]], Origins]:
+    """The plans of a program's jaxprs, made as they are met, and where their equations were written."""
+    return {}, Origins()
+
+
 # ---------------------------------------------------------------- the run
 
 
 class _Walk:
-    def __init__(self, keep: Collection[int], instead: Mapping[int, np.ndarray], differentiated: bool, rounded: bool) -> None:
+    def __init__(
+        self, keep: Collection[int], instead: Mapping[int, np.ndarray], differentiated: bool, rounded: bool, room: int, bare: bool
+    ) -> None:
         self.keep, self.instead, self.differentiated, self.rounded = keep, instead, differentiated, rounded
+        self.room, self.bare = room, bare
         self.nodes: list[Node] = []
         self.plans: dict[int, tuple[Any, list[_Step]]] = {}
         self.constants: dict[int, tuple[Any, Held]] = {}
@@ -227,7 +242,7 @@ class _Walk:
         if index in self.instead:
             value = np.asarray(self.instead[index], value.dtype).reshape(value.shape)
             print_ = self._print(value)
-        kept = np.array(_shown(value)) if index in self.keep else None
+        kept = np.array(_shown(value)) if index in self.keep else self._kept(value, kind)
         self.nodes.append(
             Node(
                 index, operation, reads, tuple(value.shape), _name(value.dtype), kind, print_, at.frames, ".".join(at.module), at.call, at.number,
@@ -236,8 +251,16 @@ class _Walk:
         )  # fmt: skip
         return Held(value, index)
 
+    def _kept(self, value: Any, kind: str) -> np.ndarray | None:
+        """A value for which there is room. Parameters take none: they are held anyway."""
+        size = 0 if kind == "param" else value.size
+        if not self.room or size > self.room:
+            return None
+        self.room -= size
+        return np.asarray(value) if kind == "param" else np.array(_shown(value))  # what computes may write over what nobody reads any more
+
     def _print(self, value: Any) -> Fingerprint | None:
-        return None if self.silent else fingerprint(_shown(value))
+        return None if self.silent or self.bare else fingerprint(_shown(value))
 
     def _result(self, value: Any, step: _Step, again: Again, operands: Sequence[Held], at: At, backward: bool) -> Held:
         reads = tuple(held.node for held in operands if held.node != NOWHERE)

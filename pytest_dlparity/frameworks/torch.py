@@ -7,6 +7,7 @@ import copy
 import functools
 import importlib
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,8 +216,17 @@ def ready(made: Program, job: Job, params: Arrays, buffers: Arrays, inputs: Arra
         for name, parameter in live.items():
             parameter.requires_grad_(name in job.wrt + job.trained)
     if compiled:
+        _load_compiler()
         call = torch.compile(call)
     return Ready(call, live, held, base, kept, tensors(inputs, device, dtype), loss)
+
+
+@functools.cache
+def _load_compiler() -> None:
+    """Loads what torch.compile loads at its first call, which warns of torch's own deprecated functions; where warnings are errors, that would fail."""
+    with warnings.catch_warnings(), contextlib.suppress(Exception):  # what keeps it from compiling is told of the user's own function
+        warnings.simplefilter("ignore")
+        torch.compile(torch.sin)(torch.zeros(1))
 
 
 def _with_params(made: Program, live: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:

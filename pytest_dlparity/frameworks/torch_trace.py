@@ -83,6 +83,7 @@ def trace(
     keep: Collection[int] = frozenset(),
     backward: bool = True,
     plain: bool = False,
+    room: int = 0,
 ) -> Trace:
     """One run of the torch side, operation by operation, forward and (where there is something to differentiate) backward.
 
@@ -91,6 +92,7 @@ def trace(
     a second time as it is; so is one that fails by itself.
 
     plain: a run as it is: nothing is widened. Of an operation in a narrower dtype than double the result is torch's own, its parts are in double.
+    room: elements of other values that are kept too, the first ones first.
     keep: nodes whose `value` is wanted; numbers are the same in every run of the same program. Parameters of more than SMALL elements have no
     fingerprint. outputs: the leaves of the reference (`output`, `loss`, `grad.x`) and `state.<buffer>` where the run wrote to the buffer.
 
@@ -98,7 +100,7 @@ def trace(
         Whatever the user's own code raises.
     """
     start, random = time.perf_counter(), torch_side.random_state()
-    asked = _Asked(side, job, cotangents, frozenset(keep), backward and bool(job.wrt))
+    asked = _Asked(side, job, cotangents, frozenset(keep), backward and bool(job.wrt), room)
     recorder = _Recorder(asked, plain)
     try:
         outputs = _traced(recorder)
@@ -123,7 +125,9 @@ def replay(node: Node, values: Mapping[int, np.ndarray]) -> np.ndarray:
     func, args, kwargs, part = node.again
     with torch.no_grad():
         result = func(*[_filled(value, values) for value in args], **{name: _filled(value, values) for name, value in kwargs.items()})
-    return torch_side.to_numpy(result if part is None else result[part])
+    if part is not None or isinstance(result, (tuple, list)):  # also of a split into one
+        result = result[part or 0]
+    return torch_side.to_numpy(result)
 
 
 def _filled(value: Any, values: Mapping[int, np.ndarray]) -> Any:
@@ -138,6 +142,7 @@ class _Asked(NamedTuple):
     cotangents: Cotangents
     keep: frozenset[int]
     backward: bool
+    room: int
 
 
 def _traced(recorder: _Recorder) -> dict[str, int]:
@@ -157,7 +162,7 @@ def _traced(recorder: _Recorder) -> dict[str, int]:
 
 
 def _differentiated(recorder: _Recorder, values: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, int]:
-    _, job, cotangents, _, _ = recorder.asked
+    job, cotangents = recorder.asked.job, recorder.asked.cotangents
     diff = {name: values[name] for name in job.wrt}
     with recorder.paused():
         weights = {name: torch_side._weight(job, name, t, cotangents, torch_side.unmoved) for name, t in targets.items()}
@@ -396,6 +401,7 @@ class _Recorder(TorchDispatchMode):
         self.backward = False
         self.drops = not plain and not asked.backward  # what is saved for gradients that nobody asked for
         self.changed = self.drops  # whether the run may differ from one without a trace
+        self.room = asked.room  # elements
         self.empty: set[int] = set()  # nodes that nothing was written to yet
         self.escaped: dict[int, None] = {}  # nodes whose values left torch
         self.probabilities: list[list[Tensor]] = []
@@ -656,14 +662,23 @@ class _Recorder(TorchDispatchMode):
         name: str = "", data: bool = False,
     ) -> int:  # fmt: skip
         index, (frames, module, call, number) = len(self.nodes), self.place
-        value = np.array(torch_side.to_numpy(tensor)) if index in self.asked.keep and index not in self.empty else None
-        taken = fingerprint(value) if kind == "param" and value is not None else taken
+        wanted = index in self.asked.keep
+        value = np.array(torch_side.to_numpy(tensor)) if (wanted or self._has_room(tensor)) and index not in self.empty else None
+        taken = fingerprint(value) if kind == "param" and wanted and value is not None else taken
         data = data or kind == "input" or any(self.nodes[read].data for read in reads)
         backward = self.backward and not torch.is_grad_enabled()  # a checkpoint runs forward code again, with gradients on
         shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
         node = Node(index, operation, reads, shape, dtype, kind, taken, frames, module, call, number, name, data, backward, again, value)
         self.nodes.append(node)
         return index
+
+
+    def _has_room(self, tensor: Tensor) -> bool:
+        size = tensor.numel()
+        if size > self.room:
+            return False
+        self.room -= size
+        return True
 
 
 class _Opened(NamedTuple):

@@ -1,0 +1,274 @@
+"""`pytest --dlparity-catalog`: the catalogue as tests that need no file.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_dlparity.asked import Asked
+    from pytest_dlparity.catalog.entry import Entry
+    from pytest_dlparity.catalog.judge import Course, Found
+    from pytest_dlparity.matrix import Cell, Device
+
+PACKAGES = {"jax": "jax", "optax": "optax", "linen": "flax", "nnx": "flax", "equinox": "equinox", "haiku": "dm-haiku"}
+
+
+class Share(NamedTuple):
+    """Part `number` of `of`: which entries run is told by the hash of their names, the same on every machine."""
+
+    number: int
+    of: int
+
+    def has(self, name: str) -> bool:
+        """
+        >>> [name for name in ("conv1d", "conv2d", "conv3d") if Share(1, 1).has(name)]
+        ['conv1d', 'conv2d', 'conv3d']
+        >>> sum(Share(number, 3).has("conv2d") for number in (1, 2, 3))
+        1
+        """
+        return zlib.crc32(name.encode()) % self.of == self.number - 1
+
+
+def share(text: str) -> Share:
+    """
+    Raises:
+        pytest.UsageError: it is no share.
+
+    >>> share("1/3")
+    Share(number=1, of=3)
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise pytest.UsageError(
+            f"--dlparity-catalog={text}: write --dlparity-catalog alone for all of the catalogue, or a share of it such as "
+            "--dlparity-catalog=1/3; a path stands before it."
+        )
+    return Share(int(found[1]), int(found[2]))
+
+
+class Catalogue:
+    """The plugin of a run with --dlparity-catalog: it adds the items, and at the end says what was found.
+
+    Args:
+        asked: gives the settings of options and ini values.
+        table: gives the devices by name.
+        rows: where an item keeps the rows of its reports.
+    """
+
+    def __init__(self, config: pytest.Config, asked: Callable[[], Asked], table: Callable[[], dict[str, Device]], rows: Any) -> None:
+        self.config, self.asked, self.table, self.key = config, asked, table, rows
+        self.share = share(config.getoption("dlparity_catalog"))
+        self.course: Course | None = None
+        self.rows: list[dict[str, Any]] = []
+        config.addinivalue_line("markers", "dlparity_catalog: an item of --dlparity-catalog.")
+        if config.args_source is not pytest.Config.ArgsSource.ARGS:
+            config.args[:] = []  # no path was given: the catalogue alone
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, Any, Any]:
+        report = yield
+        if isinstance(collector, pytest.Session) and report.passed:
+            report.result = [*report.result, Families.of(collector, self)]
+        return report
+
+    def begun(self) -> Course:
+        if self.course is None:
+            from pytest_dlparity.catalog import judge
+
+            asked = self.asked()
+            dtypes = list(dict.fromkeys(cell.dtype for cell in asked.cells(self.table())))
+            self.course = judge.Course(self.table(), dtypes, asked.seed, asked.tolerance, asked.strict, asked.localize)
+        return self.course
+
+    # ---------------------------------------------------------------- the end of the run
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.outcome != "rerun":
+            self.rows += [row for row in getattr(report, "dlparity", {}).get("rows", ()) if "catalog" in row]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether a run that should have run the catalogue compared nothing."""
+        ran = any(row["catalog"]["status"] != "skipped" for row in self.rows)
+        return not ran and not self.config.getoption("collectonly", False) and not hasattr(self.config, "workerinput")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, Any, Any]:
+        result = yield
+        if self.nothing and session.exitstatus in (0, 5):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.rows:
+            terminalreporter.section("dlparity catalog")
+            for line in summary(self.rows):
+                terminalreporter.write_line(line)
+        if self.nothing:
+            terminalreporter.write_line("dlparity: nothing of the catalogue ran (--dlparity-catalog): the run fails.", red=True, bold=True)
+
+
+class Families(pytest.Collector):
+    """The families of the catalogue. What is wrong with an entry is an error of collection, also on a worker."""
+
+    @classmethod
+    def of(cls, session: pytest.Session, catalogue: Catalogue) -> Families:
+        made = cls.from_parent(session, name="catalog", nodeid="catalog", path=Path(__file__).parent)
+        made.catalogue = catalogue
+        return made
+
+    catalogue: Catalogue
+
+    def collect(self) -> Iterator[pytest.Collector]:
+        from pytest_dlparity.catalog import specs
+
+        for name, entries in specs.families().items():
+            yield Family.of(self, self.catalogue, name, entries)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]  # as pytest documents it
+        from pytest_dlparity.errors import SpecError
+
+        return str(excinfo.value) if isinstance(excinfo.value, SpecError) else super().repr_failure(excinfo)
+
+
+class Family(pytest.Collector):
+    """The entries of one module of the catalogue."""
+
+    @classmethod
+    def of(cls, parent: pytest.Collector, catalogue: Catalogue, name: str, entries: tuple[Entry, ...]) -> Family:
+        path = Path(__file__).parent / f"{name}.py"
+        made = cls.from_parent(parent, name=f"catalog/{name}.py", nodeid=f"catalog/{name}.py", path=path)
+        made.catalogue, made.family, made.entries = catalogue, name, entries
+        return made
+
+    catalogue: Catalogue
+    family: str
+    entries: tuple[Entry, ...]
+
+    def collect(self) -> Iterator[pytest.Item]:
+        cells = self.catalogue.asked().cells(self.catalogue.table())
+        for entry in self.entries:
+            if self.catalogue.share.has(entry.name):
+                yield from (Point.of(self, entry, library, cell) for library in entry.jax for cell in cells)
+
+
+class Point(pytest.Item):
+    """One entry in one library and one cell: all its cases."""
+
+    @classmethod
+    def of(cls, family: Family, entry: Entry, library: str, cell: Cell) -> Point:
+        made = cls.from_parent(family, name=f"{entry.name}[{library}-{cell}]")
+        made.catalogue, made.family, made.entry, made.library, made.cell = family.catalogue, family.family, entry, library, cell
+        made.add_marker("dlparity_catalog")
+        return made
+
+    catalogue: Catalogue
+    family: str
+    entry: Entry
+    library: str
+    cell: Cell
+
+    def runtest(self) -> None:
+        __tracebackhide__ = True
+        from pytest_dlparity import parity
+        from pytest_dlparity.catalog import judge
+        from pytest_dlparity.errors import ParityError
+
+        asked, device = self.catalogue.asked(), self.catalogue.table()[self.cell.device]
+        rows = self.stash[self.catalogue.key] = []  # fresh for each attempt: a rerun must not count twice
+        if asked.names_devices and (absent := parity.unavailable(device)):
+            pytest.fail(f"{device.name} was asked for by name, but {absent}.", pytrace=False)
+        found = list(judge.cases(self.entry, self.library, self.cell, self.catalogue.begun()))
+        rows += [row(one, self.nodeid, self.family) for one in found]
+        if asked.speed and found[0].status in (judge.AGREES, judge.DIFFERS):
+            rows[0]["catalog"]["speed"] = self.speed(found[0], device)
+        if failed := [one for one in found if one.status == judge.FAILED]:
+            raise ParityError("\n\n".join(map(str, failed)))
+        if all(one.status == judge.SKIPPED for one in found):
+            pytest.skip(f"dlparity: {found[0].says}")
+
+    def speed(self, one: Found, device: Device) -> dict[str, float]:
+        """jax's time over torch's for each part of the first case."""
+        from pytest_dlparity import speed
+
+        begun = self.catalogue.begun().begun(one.entry, one.library, one.case)
+        timed = speed.rows(begun, self.cell, device, self.nodeid, one.report)  # type: ignore[arg-type]  # it agrees, so it has one
+        return {row["params"]["what"]: row["extra_info"]["ratio"] for row in timed if "ratio" in row["extra_info"]}
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        from pytest_dlparity.errors import ParityError
+
+        return str(excinfo.value) if isinstance(excinfo.value, ParityError) else super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        return self.path, None, self.name
+
+
+def row(one: Found, nodeid: str, family: str) -> dict[str, Any]:
+    """What was found of one case, as plain numbers and strings: those of a report, and what the catalogue makes of it."""
+    from pytest_dlparity import record
+    from pytest_dlparity.catalog import judge
+
+    told: dict[str, Any]
+    if one.report is not None:
+        told = record.row(one.report, nodeid)
+    else:
+        devices = [one.cell.device] if one.status == judge.FAILED else []
+        told = {"nodeid": nodeid, "spec": one.entry.name, "kind": one.entry.kind, "cell": str(one.cell), "devices": devices}
+        told |= {"leaves": 0, "bits": "-", "environment": "", "verdicts": []}
+    catalog = {"family": family, "entry": one.entry.name, "library": one.library, "case": one.case, "status": one.status, "says": one.says}
+    told |= {"ok": one.status != judge.FAILED, "catalog": catalog | {"version": version(one.library)}}
+    if one.report is None or one.status in (judge.DIFFERS, judge.SKIPPED):
+        told["verdict"] = one.status
+    return told
+
+
+def version(library: str) -> str:
+    """`flax 0.12.1`, "" where it is not installed."""
+    try:
+        return f"{PACKAGES[library]} {metadata.version(PACKAGES[library])}"
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+# ---------------------------------------------------------------- what is said at the end
+
+
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    """Per family the number of entries, and how many equivalents in how many cells agree, differ as written, failed or were skipped; and why."""
+    points: dict[tuple[str, str], str] = {}
+    for row in rows:
+        key = row["catalog"]["family"], row["nodeid"]
+        points[key] = max(points.get(key, ""), row["catalog"]["status"], key=gravity)
+    names = {family: {r["catalog"]["entry"] for r in rows if r["catalog"]["family"] == family} for family in dict.fromkeys(f for f, _ in points)}
+    head = ("family", "entries", "agree", "differ as written", "failed", "skipped")
+    body = [(family, str(len(entries)), *_counts([s for (f, _), s in points.items() if f == family])) for family, entries in sorted(names.items())]
+    total = ("all", str(sum(map(len, names.values()))), *_counts(list(points.values())))
+    table = [head, *body, *([total] if len(body) > 1 else [])]
+    widths = [max(len(line[column]) for line in table) for column in range(len(head))]
+    said = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    reasons = Counter(row["catalog"]["says"] for row in rows if row["catalog"]["status"] == "skipped")
+    return said + [f"skipped: {count} {'case' if count == 1 else 'cases'}, {reason}" for reason, count in reasons.most_common()]
+
+
+_ORDER = ("", "skipped", "agrees", "differs as written", "failed")
+
+
+def gravity(status: str) -> int:
+    return _ORDER.index(status)
+
+
+def _counts(statuses: list[str]) -> tuple[str, ...]:
+    return tuple(str(statuses.count(status)) for status in ("agrees", "differs as written", "failed", "skipped"))
