@@ -165,8 +165,8 @@ def _drawn(given: Mapping[str, draws.Draw], seed: int, grid: tuple[Format, ...],
 def _representable(name: str, drawn: np.ndarray, grid: tuple[Format, ...]) -> np.ndarray:
     """The numbers on the grid. An infinity that was drawn is one in every format."""
     array = tolerance.on_grid(drawn, grid)
-    smallest = min(grid, key=lambda f: f.largest)
-    if smallest.name == "float16" and tolerance.is_floating(array) and (np.isinf(array) & ~np.isinf(drawn)).any():
+    smallest = min(grid, key=lambda f: f.largest, default=None)  # no format: carrying keeps the numbers as they are
+    if smallest is not None and smallest.name == "float16" and tolerance.is_floating(array) and (np.isinf(array) & ~np.isinf(drawn)).any():
         raise SpecError(
             f"{name} has values beyond {smallest.largest:g}, the largest of float16. Draw smaller ones, or leave float16 out of dtypes."
         )

@@ -204,7 +204,8 @@ class Point(pytest.Item):
         from pytest_dlparity import speed
 
         begun = self.catalogue.begun().begun(one.entry, one.library, one.case)
-        timed = speed.rows(begun, self.cell, device, self.nodeid, one.report)  # type: ignore[arg-type]  # it agrees, so it has one
+        timed: list[dict[str, Any]] = []
+        speed.measure(begun, self.cell, device, self.nodeid, one.report, timed)  # type: ignore[arg-type]  # it agrees, so it has one
         return {row["params"]["what"]: row["extra_info"]["ratio"] for row in timed if "ratio" in row["extra_info"]}
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
