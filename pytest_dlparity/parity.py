@@ -131,7 +131,8 @@ def in_cell(ready: Begun, cell: Cell, device: Device, tolerated: Tolerances = "a
     return Report(spec, (cell,), tuple(verdicts), environment(device, prep.seed), again, strict, _remarks(ready, cell, device))
 
 
-_REFUSALS = re.compile(r"not implemented|unsupported|not supported|does not accept|expected .* tensors? but got", re.IGNORECASE)
+_REFUSALS = re.compile(r"not implemented|unsupported|not supported|does not accept|expected .* tensors? but got|expected a tensor", re.IGNORECASE)
+_WIDE_ONLY = re.compile(r"float (or|and) double")  # which torch says without naming what it got
 
 
 def _unsupported(error: Exception, dtype: str) -> bool:
@@ -139,12 +140,14 @@ def _unsupported(error: Exception, dtype: str) -> bool:
 
     >>> _unsupported(NotImplementedError("lu_cpu not implemented for 'BFloat16'"), "bfloat16")
     True
+    >>> _unsupported(RuntimeError("quantile() input tensor must be either float or double dtype"), "float16")
+    True
     >>> _unsupported(RuntimeError("this is mine"), "bfloat16")
     False
     """
     text = str(error)
     names = {"bfloat16": "bfloat16", "float16": "half|float16"}.get(dtype)
-    return names is not None and bool(_REFUSALS.search(text) and re.search(names, text, re.IGNORECASE))
+    return names is not None and bool(_WIDE_ONLY.search(text) or (_REFUSALS.search(text) and re.search(names, text, re.IGNORECASE)))
 
 
 def first_line(error: BaseException) -> str:

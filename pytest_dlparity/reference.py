@@ -199,7 +199,11 @@ def _moved(made: Reference, format: Format, of: str, accumulated: bool, index: i
     if of == "jax":
         return run.jax_outcome(prep, "cpu", "float64", True, made.jax.starts if fed else (), format.roundoff).leaves
     starts = made.torch.starts if fed else ()
-    return run.torch_nudged(prep, made._ready, made.dtype, format.roundoff, prep.seed + 1 + index, starts, of == "torch")
+    nudged = functools.partial(run.torch_nudged, prep, made._ready, made.dtype, format.roundoff, prep.seed + 1 + index, starts, of == "torch")
+    try:
+        return nudged()
+    except Exception:  # noqa: BLE001  the program ran without: a number on the bound of what it takes was moved beyond
+        return nudged(inward=True)
 
 
 def _larger(one: Noise, other: Noise) -> Noise:

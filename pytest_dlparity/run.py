@@ -265,12 +265,17 @@ def torch_outcome(prep: Prepared, ready: Any, device: str, dtype: str, nudge: An
         return Outcome(found, result.fixed, begun, ready.draws is None and torch_side.has_drawn(before))
 
 
-def torch_nudged(prep: Prepared, ready: Any, dtype: str, roundoff: float, seed: int, starts: Any, everywhere: bool) -> Arrays:
-    """The leaves of the CPU reference under rounding-sized perturbations, of its inputs alone or of every result."""
+def torch_nudged(
+    prep: Prepared, ready: Any, dtype: str, roundoff: float, seed: int, starts: Any, everywhere: bool, inward: bool = False
+) -> Arrays:
+    """The leaves of the CPU reference under rounding-sized perturbations, of its inputs alone or of every result.
+
+    `inward`: towards zero only, for a program that refuses numbers beyond a bound on which it was given some (a probability of 1).
+    """
     torch_side, _ = frameworks()
-    inside = torch_side.RoundEverywhere(torch_side.rounding_by_value(roundoff, seed)) if everywhere else contextlib.nullcontext()
+    inside = torch_side.RoundEverywhere(torch_side.rounding_by_value(roundoff, seed, inward)) if everywhere else contextlib.nullcontext()
     with inside:
-        return torch_outcome(prep, ready, "cpu", dtype, torch_side.rounding(roundoff, seed), starts).leaves
+        return torch_outcome(prep, ready, "cpu", dtype, torch_side.rounding(roundoff, seed, inward), starts).leaves
 
 
 def _torch_run(prep: Prepared, ready: Any, device: str, dtype: str, nudge: Any, starts: Any) -> tuple[Any, Any]:

@@ -336,3 +336,16 @@ def test_strict_and_tolerance_settings_reach_the_report() -> None:
     assert check(SINE, tolerance=loose)["output"].detail[0] == loose
     tight = dlp.layer(torch.sin, jnp.sin, inputs=[X], tolerance=dlp.Tolerance(rtol=0, atol=0))
     assert check(tight, tolerance=loose, dtypes=["bfloat16"])["output"].detail[0] == dlp.Tolerance(rtol=0, atol=0)
+
+
+def test_a_number_on_the_bound_of_what_a_loss_takes() -> None:
+    """torch's BCELoss refuses targets beyond 1, and rounding would move a 1 beyond it."""
+    labels = dlp.fixed([0.0, 1.0, 1.0, 0.0])
+
+    def entropy(x: Any, y: Any) -> Any:
+        return -(y * jnp.log(x) + (1 - y) * jnp.log1p(-x)).mean()
+
+    given = {"inputs": [dlp.uniform(4, low=0.1, high=0.9), labels], "wrt": ["input0"]}
+    assert check(dlp.loss(torch.nn.BCELoss(), entropy, **given), dtypes=["float32", "bfloat16"]).ok
+    wrong = check(dlp.loss(torch.nn.BCELoss(), lambda x, y: entropy(x, 1 - y), **given))
+    assert [v.status for v in wrong.verdicts] == ["semantics", "semantics"]

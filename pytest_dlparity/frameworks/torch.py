@@ -7,6 +7,7 @@ import copy
 import functools
 import importlib
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -551,29 +552,34 @@ def _number(value: Any) -> Any:
 # ---------------------------------------------------------------- rounding
 
 
-def rounding(roundoff: float, seed: int) -> Nudge:
-    """A nudge that moves every floating number by one rounding, up or down at random: x (1 +- u)."""
+def rounding(roundoff: float, seed: int, inward: bool = False) -> Nudge:
+    """A nudge that moves every floating number by one rounding, up or down at random: x (1 +- u).
+
+    `inward`: not, or towards zero by sqrt(2) u, which is as much in the root mean square.
+    """
+    low, step = (1 - math.sqrt(2) * roundoff, math.sqrt(2) * roundoff) if inward else (1 - roundoff, 2 * roundoff)
     signs = torch.Generator().manual_seed(seed)
 
     def nudge(tensor: Tensor) -> Tensor:
         if not (tensor.is_floating_point() or tensor.is_complex()):
             return tensor
         sign = torch.randint(0, 2, tensor.shape, generator=signs, dtype=torch.int8).to(tensor.device).to(tensor.real.dtype)
-        factor = sign.mul_(2 * roundoff).add_(1 - roundoff)  # in place: fresh memory of a leaf's size costs more than the arithmetic
+        factor = sign.mul_(step).add_(low)  # in place: fresh memory of a leaf's size costs more than the arithmetic
         return tensor * factor if tensor.is_complex() else factor.mul_(tensor.detach())
 
     return nudge
 
 
-def rounding_by_value(roundoff: float, seed: int) -> Nudge:
+def rounding_by_value(roundoff: float, seed: int, inward: bool = False) -> Nudge:
     """The same with a sign that hangs on the number, as rounding does: equal numbers move alike, so ties stay ties."""
+    high, step = (1.0, math.sqrt(2) * roundoff) if inward else (1 + roundoff, 2 * roundoff)
 
     def nudge(tensor: Tensor) -> Tensor:
         if tensor.is_complex():
             return torch.complex(nudge(tensor.real.contiguous()), nudge(tensor.imag.contiguous()))
         mixed = (tensor.double().contiguous().view(torch.int64) ^ (seed * 0x9E3779B97F4A7C15 % 2**63)) * 0x2545F4914F6CDD1D
         mixed = (mixed ^ (mixed >> 29)) * 0x369DEA0F31A53F85
-        return tensor * (1 + roundoff * (1 - 2 * ((mixed >> 40) & 1))).to(tensor.dtype)
+        return tensor * (high - step * ((mixed >> 40) & 1)).to(tensor.dtype)
 
     return nudge
 
