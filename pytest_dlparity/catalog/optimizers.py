@@ -1,4 +1,8 @@
-"""Optimizers, schedules of the learning rate, clipping and averages of parameters: torch.optim against optax, with every default written out."""
+"""Optimizers, schedules of the learning rate, clipping and averages of parameters: torch.optim against optax, with every default written out.
+
+Without an entry, because there is no optax transformation that is like them (optax_like says why): LBFGS, SparseAdam, ReduceLROnPlateau.
+Muon is in optax_like, but rounds to bfloat16 inside, so that the last bit of an update is free.
+"""
 
 from __future__ import annotations
 
