@@ -142,11 +142,13 @@ def _unsupported(error: Exception, dtype: str) -> bool:
     True
     >>> _unsupported(RuntimeError("quantile() input tensor must be either float or double dtype"), "float16")
     True
+    >>> _unsupported(ValueError("The precision 'F16_F16_F32' is not supported by dot_general on CPU"), "float16")
+    True
     >>> _unsupported(RuntimeError("this is mine"), "bfloat16")
     False
     """
     text = str(error)
-    names = {"bfloat16": "bfloat16", "float16": "half|float16"}.get(dtype)
+    names = {"bfloat16": "bfloat16|bf16", "float16": r"half|float16|\bf16"}.get(dtype)
     return names is not None and bool(_WIDE_ONLY.search(text) or (_REFUSALS.search(text) and re.search(names, text, re.IGNORECASE)))
 
 

@@ -41,10 +41,6 @@ def counts(high: int) -> Any:
     return lambda *shape: integers(*shape, high=high)
 
 
-def simplex(*shape: int) -> Any:
-    return lambda rng: rng.dirichlet(np.full(shape[-1], 3.0), shape[:-1])
-
-
 LOG = [
     Row("normal", "Normal(a, b)", "norm.logpdf(x, a, b)", (normal, normal, positive)),
     Row("log-normal", "LogNormal(a, b)", "norm.logpdf(jnp.log(x), a, b) - jnp.log(x)", (positive, normal, positive)),
@@ -206,7 +202,7 @@ VECTORS = [
         "log-prob-dirichlet",
         "lambda x, a: torch.distributions.Dirichlet(a, validate_args=False).log_prob(x)",
         {"jax": "lambda x, a: jax.scipy.stats.dirichlet.logpdf(x, a)"},
-        {"odd": (simplex(5), positive(5))},
+        {"odd": (fixed([0.125, 0.25, 0.5, 0.0625, 0.0625]), positive(5))},
         of="torch.distributions.Dirichlet",
     ),
     Entry(

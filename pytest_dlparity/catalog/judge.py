@@ -62,7 +62,8 @@ class Course:
     def begun(self, entry: Entry, library: str, case: str) -> Any:
         key = entry.name, library, case
         if key not in self._begun:
-            self._begun[key] = parity.begun(specs.spec(entry, library, case, self.seed), self.seed, self.dtypes)
+            dtypes = [dtype for dtype in self.dtypes if not entry.dtypes or dtype in entry.dtypes]  # the others do not coarsen its inputs
+            self._begun[key] = parity.begun(specs.spec(entry, library, case, self.seed), self.seed, dtypes)
             while len(self._begun) > KEPT:
                 self._begun.popitem(last=False)
             self._count += 1

@@ -582,4 +582,19 @@ SEQUENTIAL = [
     ]
 ]
 
+ADAPTIVE = """def adaptive(p, x, y):
+    head = jax.nn.log_softmax(x @ p["head.weight"].T)
+    tail = jax.nn.log_softmax(x @ p["tail.0.0.weight"].T @ p["tail.0.1.weight"].T)
+    every = jnp.concatenate([head[:, :3], head[:, 3:] + tail], 1)
+    output = jnp.take_along_axis(every, y[:, None], 1)[:, 0]
+    return {"output": output, "loss": -output.mean()}"""
+SEQUENTIAL += [
+    Entry(
+        "adaptive-log-softmax",
+        "torch.nn.AdaptiveLogSoftmaxWithLoss(8, 7, cutoffs=[3])",
+        {"jax": ADAPTIVE},
+        {"both clusters": (normal(5, 8), fixed([0, 6, 3, 2, 4]))},
+    )
+]
+
 ENTRIES: tuple[Entry, ...] = (*CROSS_ENTROPY, *NLL, *BINARY, *REGRESSION, *MARGINS, *SEQUENTIAL)

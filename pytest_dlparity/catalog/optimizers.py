@@ -1,10 +1,14 @@
-"""Optimizers, schedules of the learning rate, clipping and averages of parameters: torch.optim against optax, with every default written out."""
+"""Optimizers, schedules of the learning rate, clipping and averages of parameters: torch.optim against optax, with every default written out.
+
+Without an entry, because there is no optax transformation that is like them (optax_like says why): LBFGS, SparseAdam, ReduceLROnPlateau.
+Muon is in optax_like, but rounds to bfloat16 inside, so that the last bit of an update is free.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pytest_dlparity.catalog.entry import Entry, Equivalent
+from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent
 from pytest_dlparity.draws import normal
 
 MATRICES = {"odd": {"w": normal(5, 3), "b": normal(3)}}
@@ -143,13 +147,22 @@ OTHERS = [
 
 # what optax has in another form, or not at all: dlp.catalog.optax_like writes it
 WHY = {
-    "amsgrad": "torch keeps the maximum of the raw second moment, optax.amsgrad that of the corrected one (optax/_src/transform.py, scale_by_amsgrad)",
-    "nadam": "torch's momentum grows with the steps (momentum_decay), optax.nadam's is constant (torch/optim/nadam.py)",
-    "radam": "torch adds epsilon before the bias correction, optax.radam after it (torch/optim/radam.py)",
-    "adagrad": "torch adds epsilon to the root, optax.adagrad to what is under it (optax/_src/transform.py, scale_by_rss)",
-    "rprop": "optax.rprop moves by the gradient of the step before (optax/_src/transform.py, scale_by_rprop)",
-    "asgd": "optax has no averaged gradient descent; torch's parameters are those of plain descent with a rate that falls (torch/optim/asgd.py)",
-    "adafactor": "epsilon, learning rate and which axes are factored differ (torch/optim/_adafactor.py, optax/_src/factorized.py)",
+    "amsgrad": "torch keeps the maximum of the raw second moment, optax.amsgrad that of the corrected one",
+    "nadam": "torch's momentum grows with the steps (momentum_decay), optax.nadam's is constant",
+    "radam": "torch adds epsilon before the bias correction, optax.radam after it",
+    "adagrad": "torch adds epsilon to the root, optax.adagrad to what is under it",
+    "rprop": "a step of torch moves by its own gradient, one of optax.rprop by that of the step before",
+    "asgd": "optax has no averaged gradient descent; torch's parameters are those of plain descent with a rate that falls",
+    "adafactor": "epsilon, learning rate and which axes are factored differ from optax.adafactor",
+}
+SOURCES = {
+    "amsgrad": "torch/optim/adam.py; optax/_src/transform.py, scale_by_amsgrad",
+    "nadam": "torch/optim/nadam.py; optax/_src/transform.py, scale_by_adam with nesterov",
+    "radam": "torch/optim/radam.py; optax/_src/transform.py, scale_by_radam",
+    "adagrad": "torch/optim/adagrad.py; optax/_src/transform.py, scale_by_rss",
+    "rprop": "torch/optim/rprop.py; optax/_src/transform.py, scale_by_rprop",
+    "asgd": "torch/optim/asgd.py",
+    "adafactor": "torch/optim/_adafactor.py; optax/_src/factorized.py",
 }
 LIKE = [
     Entry(
@@ -160,7 +173,7 @@ LIKE = [
         kind="optimizer",
         options={"steps": 7 if of == "RAdam" else 5, "grads": MATRIX_GRADS},
         of=f"torch.optim.{of}",
-        notes={"optax": WHY[why]},
+        notes={"optax": f"{WHY[why]} ({SOURCES[why]})"},
     )
     for name, of, arguments, why in [
         ("adam-amsgrad", "Adam", "lr=1e-2, amsgrad=True", "amsgrad"),
@@ -177,6 +190,30 @@ LIKE = [
         ("asgd-decay", "ASGD", "lr=0.1, lambd=0.1, alpha=0.5, weight_decay=0.01", "asgd"),
         ("adafactor", "Adafactor", "lr=1e-2", "adafactor"),
         ("adafactor-decay", "Adafactor", "lr=1e-2, weight_decay=0.1, d=1.5", "adafactor"),
+    ]
+]
+
+# what optax calls by the same name, and the steps in which it moves otherwise
+SAME_NAME = [
+    Entry(
+        f"{name}-of-optax",
+        f"lambda params: torch.optim.{of}(params, {arguments})",
+        {
+            "optax": Equivalent(
+                code, differs=tuple(Difference(f"update.{k}.w", "odd", WHY[name], SOURCES[name]) for k in steps), words=WHY[name]
+            )
+        },
+        {"odd": {"w": normal(5, 3)}},
+        kind="optimizer",
+        options={"steps": steps[-1], "grads": {"w": away_from_zero(5, 3)}},
+        of=f"torch.optim.{of}",
+    )
+    for name, of, arguments, code, steps in [
+        ("amsgrad", "Adam", "lr=1e-2, betas=(0.9, 0.5), amsgrad=True", "optax.amsgrad(1e-2, b2=0.5)", (2,)),
+        ("nadam", "NAdam", "lr=1e-2", "optax.nadam(1e-2)", (1, 2)),
+        ("radam", "RAdam", "lr=1e-2, betas=(0.9, 0.9), eps=1e-2", "optax.radam(1e-2, b2=0.9, eps=1e-2)", (6, 7)),
+        ("adagrad", "Adagrad", "lr=1e-2, eps=1e-2", "optax.adagrad(1e-2, initial_accumulator_value=0.0, eps=1e-4)", (1, 2)),
+        ("rprop", "Rprop", "lr=1e-2", "optax.rprop(1e-2)", (1, 2)),
     ]
 ]
 
@@ -326,4 +363,4 @@ AVERAGES = [
     ]
 ]
 
-ENTRIES: tuple[Entry, ...] = (*SGD, *ADAM, *OTHERS, *LIKE, *SCHEDULES, *CLIPPING, *AVERAGES)
+ENTRIES: tuple[Entry, ...] = (*SGD, *ADAM, *OTHERS, *LIKE, *SAME_NAME, *SCHEDULES, *CLIPPING, *AVERAGES)

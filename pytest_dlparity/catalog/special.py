@@ -50,9 +50,7 @@ def above_one(*shape: int) -> Draw:
 
 
 ENDS = {"ends": [1.0, 0.0, -0.0, INF, -INF, NAN]}
-WIDE = {"ends": [0.0, -0.0, 1.0, -1.0, 1e-4, 60.0, -60.0, INF, -INF, NAN]}
-RIGHT = {"ends": [1.0, 1e-4, 60.0, INF, NAN]}
-UNIT = {"ends": [0.0, 0.5, 1e-4, 1.5, NAN]}
+WIDE = {"ends": [0.0, -0.0, 1.0, -1.0, 1e-4, 10.0, -60.0, INF, -INF, NAN]}
 
 
 def gradient(
@@ -74,16 +72,26 @@ UNARY = [
         "torch.lgamma",
         SCIPY + "gammaln",
         lambda *shape: uniform(*shape, low=2.5, high=9),
-        {"ends": [0.5, -0.5, 60.0, INF, NAN]},
+        {"poles": [0.0, -1.0, 2.5], "ends": [0.5, -0.5, 60.0, INF, NAN]},
         words="Near 1 and 2, where it is 0, jax's keeps three or four of seven digits in float32.",
+        differs=gradient(
+            "poles",
+            "torch gives the infinity of the left, jax NaN, which is its digamma of a pole",
+            "torch: tools/autograd/derivatives.yaml, lgamma; jax: lax.digamma",
+            leaf="grad.input",
+            torch=None,
+            jax=None,
+        ),
     ),
     Row(
         "digamma",
         "torch.digamma",
         SCIPY + "digamma",
         positive,
-        {"ends": [1.0, -0.5, 60.0, NAN], "infinity": [INF, 1.0]},
-        gradient("infinity", "torch gives 0, jax NaN", "jax: polygamma(1, inf) is NaN", torch=0.0, jax=NAN),
+        {"poles": [0.0, -1.0, 2.5], "ends": [1.0, -0.5, 60.0, NAN], "infinity": [INF, 1.0]},
+        gradient("infinity", "torch gives 0, jax NaN", "jax: polygamma(1, inf) is NaN", torch=0.0, jax=NAN)
+        + gradient("poles", "at 0 torch gives minus infinity, jax NaN", "torch.digamma; jax.lax.digamma", leaf="output")
+        + gradient("poles", "at -1 torch gives a large number, jax infinity", "torch.polygamma; jax.scipy.special.polygamma"),
     ),
     *[
         Row(
@@ -130,7 +138,7 @@ UNARY = [
         gradient("outside", "beyond [0, 1] torch's gradient is NaN, jax's that of the formula", f"{YAML}, logit", torch=NAN),
     ),
     Row("expit", "torch.special.expit", SCIPY + "expit", everywhere, WIDE),
-    Row("sinc", "torch.sinc", "jnp.sinc", everywhere, {"ends": [0.0, 1.0, 0.5, 1e-4]}),
+    Row("sinc", "torch.sinc", "jnp.sinc", everywhere, {"ends": [0.0, 1.0, 0.5, 0.0625]}),
     *[Row(n, f"torch.{n}", f"jnp.{n}", everywhere, WIDE) for n in ("exp", "expm1", "tanh", "square", "sin", "cos")],
     *[Row(n, f"torch.{n}", f"jnp.{n}", positive, ENDS) for n in ("log", "log2", "log10", "sqrt")],
     Row("log1p", "torch.log1p", "jnp.log1p", positive, {"ends": [0.0, -1.0, -2.0, 1e-4, INF, NAN]}),
@@ -192,10 +200,62 @@ BINARY = [
         "torch.atan2",
         "jnp.arctan2",
         (everywhere, everywhere),
-        {"axes": ([1.0, 0.0, -1.0, 0.0, -0.0, INF], [0.0, 1.0, 0.0, -1.0, -1.0, 1.0])},
+        {"origin": ([0.0, 1.0], [0.0, 1.0]), "axes": ([1.0, 0.0, -1.0, 0.0, -0.0, INF], [0.0, 1.0, 0.0, -1.0, -1.0, 1.0])},
+        differs=gradient(
+            "origin",
+            "torch gives 0, jax NaN",
+            "torch: tools/autograd/derivatives.yaml, atan2: masked where both are 0; jax/_src/lax/lax.py, atan2_p",
+            leaf="grad.input0",
+            torch=0.0,
+            jax=NAN,
+        )
+        + gradient(
+            "origin",
+            "torch gives 0, jax NaN",
+            "torch: tools/autograd/derivatives.yaml, atan2: masked where both are 0; jax/_src/lax/lax.py, atan2_p",
+            leaf="grad.input1",
+            torch=0.0,
+            jax=NAN,
+        ),
     ),
-    Row("hypot", "torch.hypot", "jnp.hypot", (everywhere, everywhere), {"axes": ([3.0, 0.0, -1.0], [4.0, 1.0, 0.0])}),
-    Row("xlogy", "torch.xlogy", SCIPY + "xlogy", (positive, positive), {"zero times": ([0.0, 2.0], [2.0, 1.0])}),
+    Row(
+        "hypot",
+        "torch.hypot",
+        "jnp.hypot",
+        (everywhere, everywhere),
+        {"origin": ([0.0, 1.0], [0.0, 1.0]), "axes": ([3.0, 0.0, -1.0], [4.0, 1.0, 0.0])},
+        differs=gradient(
+            "origin",
+            "torch gives NaN, jax the derivative of max(abs(x)) from the right",
+            "torch: tools/autograd/derivatives.yaml, hypot; jax/_src/numpy/ufuncs.py, hypot",
+            leaf="grad.input0",
+            torch=NAN,
+            jax=None,
+        )
+        + gradient(
+            "origin",
+            "torch gives NaN, jax the derivative of max(abs(x)) from the right",
+            "torch: tools/autograd/derivatives.yaml, hypot; jax/_src/numpy/ufuncs.py, hypot",
+            leaf="grad.input1",
+            torch=NAN,
+            jax=None,
+        ),
+    ),
+    Row(
+        "xlogy",
+        "torch.xlogy",
+        SCIPY + "xlogy",
+        (positive, positive),
+        {"zero and zero": ([0.0, 2.0], [0.0, 1.0]), "zero times": ([0.0, 2.0], [2.0, 1.0])},
+        differs=gradient(
+            "zero and zero",
+            "torch gives 0, jax minus infinity: the logarithm of 0",
+            "torch: tools/autograd/derivatives.yaml, xlogy; jax/_src/scipy/special.py, _xlogy_jvp",
+            leaf="grad.input0",
+            torch=0.0,
+            jax=None,
+        ),
+    ),
     Row("xlog1py", "torch.special.xlog1py", SCIPY + "xlog1py", (positive, positive), {"zero times": ([0.0, 2.0], [2.0, 1.0])}),
     Row(
         "logaddexp",
@@ -205,13 +265,27 @@ BINARY = [
         {"far apart": ([0.0, 60.0, 1.0, -INF], [0.0, -60.0, 1.0, 2.0])},
     ),
     Row("logaddexp2", "torch.logaddexp2", "jnp.logaddexp2", (everywhere, everywhere)),
-    Row("pow", "torch.pow", "jnp.power", (positive, everywhere), {"base zero": ([0.0, 0.0, 1.0], [2.0, 3.0, 0.0])}),
+    Row(
+        "pow",
+        "torch.pow",
+        "jnp.power",
+        (positive, everywhere),
+        {"zero to zero": ([0.0, 2.0], [0.0, 1.0]), "base zero": ([0.0, 0.0, 1.0], [2.0, 3.0, 0.0])},
+        differs=gradient(
+            "zero to zero",
+            "the derivative of x to the 0 at 0: torch gives 0, jax NaN",
+            "torch: tools/autograd/derivatives.yaml, pow; jax/_src/lax/lax.py, _pow_jvp_lhs",
+            leaf="grad.input0",
+            torch=0.0,
+            jax=NAN,
+        ),
+    ),
     Row(
         "remainder",
         "torch.remainder",
         "jnp.remainder",
         (everywhere, everywhere),
-        {"signs": ([5.5, -5.5, 5.5, -5.5], [2.0, 2.0, -2.0, -2.0])},
+        {"by zero": ([1.0, 3.5], [0.0, 2.0]), "signs": ([5.5, -5.5, 5.5, -5.5], [2.0, 2.0, -2.0, -2.0])},
     ),
     Row("fmod", "torch.fmod", "jnp.fmod", (everywhere, everywhere), {"signs": ([5.5, -5.5, 5.5, -5.5], [2.0, 2.0, -2.0, -2.0])}),
     Row(
@@ -233,7 +307,7 @@ BINARY = [
                 Difference(
                     f"grad.input{i}",
                     "nan",
-                    "beside NaN, torch's gradient goes to the right operand as if the comparison were false for the left, jax's to neither",
+                    "beside NaN torch gives both the whole gradient, jax none",
                     f"{YAML}, {n}",
                 )
                 for i in (0, 1)
@@ -297,7 +371,7 @@ ALONG = [
         "lambda x: torch.logsumexp(x, 1)",
         "lambda x: jax.nn.logsumexp(x, 1)",
         everywhere,
-        {"large": [[100.0, 100.0, -100.0], [-INF, 0.0, 1.0]], "ties": TIED},
+        {"nothing": [[-INF, -INF, -INF], [0.0, 1.0, 2.0]], "large": [[100.0, 100.0, -100.0], [-INF, 0.0, 1.0]], "ties": TIED},
     ),
     Row(
         "softmax",
@@ -323,8 +397,36 @@ ALONG = [
     Row("cumsum", "lambda x: x.cumsum(1)", "lambda x: jnp.cumsum(x, 1)", everywhere),
     Row("cumprod", "lambda x: x.cumprod(1)", "lambda x: jnp.cumprod(x, 1)", everywhere, {"one zero": [[2.0, 0.0, 3.0], [1.0, 2.0, 0.0]]}),
     Row("logcumsumexp", "lambda x: x.logcumsumexp(1)", "lambda x: lax.cumlogsumexp(x, 1)", everywhere, {"large": [[100.0, 100.0, -100.0]]}),
-    Row("cummax", "lambda x: x.cummax(1).values", "lambda x: lax.cummax(x, 1)", everywhere),
-    Row("cummin", "lambda x: x.cummin(1).values", "lambda x: lax.cummin(x, 1)", everywhere),
+    Row(
+        "cummax",
+        "lambda x: x.cummax(1).values",
+        "lambda x: lax.cummax(x, 1)",
+        everywhere,
+        {"ties": TIED},
+        differs=gradient(
+            "ties",
+            "at a tie torch's gradient goes to the last, jax's is shared",
+            "torch: tools/autograd/derivatives.yaml, cummax; jax/_src/lax/control_flow/loops.py, cumulative reductions",
+            leaf="grad.input",
+            torch=None,
+            jax=None,
+        ),
+    ),
+    Row(
+        "cummin",
+        "lambda x: x.cummin(1).values",
+        "lambda x: lax.cummin(x, 1)",
+        everywhere,
+        {"ties": TIED},
+        differs=gradient(
+            "ties",
+            "at a tie torch's gradient goes to the last, jax's is shared",
+            "torch: tools/autograd/derivatives.yaml, cummin; jax/_src/lax/control_flow/loops.py, cumulative reductions",
+            leaf="grad.input",
+            torch=None,
+            jax=None,
+        ),
+    ),
     Row("diff", "lambda x: x.diff(dim=1)", "lambda x: jnp.diff(x, axis=1)", everywhere),
     Row(
         "sort",
@@ -345,7 +447,21 @@ ALONG = [
             "jax/_src/numpy/sorting.py, sort",
         ),
     ),
-    Row("topk", "lambda x: x.topk(2, 1).values", "lambda x: lax.top_k(x, 2)[0]", everywhere),
+    Row(
+        "topk",
+        "lambda x: x.topk(2, 1).values",
+        "lambda x: lax.top_k(x, 2)[0]",
+        everywhere,
+        {"ties": TIED},
+        differs=gradient(
+            "ties",
+            "which of those that tie is taken is not defined in torch; jax takes the first",
+            "torch.topk; jax.lax.top_k",
+            leaf="grad.input",
+            torch=None,
+            jax=None,
+        ),
+    ),
     Row("topk-indices", "lambda x: x.topk(2, 1).indices", "lambda x: lax.top_k(x, 2)[1]", everywhere),
     Row(
         "argmax",
@@ -433,8 +549,16 @@ ALONG = [
         "lambda x: x.std(1)",
         "lambda x: jnp.std(x, 1, ddof=1)",
         everywhere,
-        {"constant row": [[1.0, 2.0, 4.0]]},
+        {"constant": [[2.0, 2.0, 2.0], [1.0, 2.0, 4.0]], "constant row": [[1.0, 2.0, 4.0]]},
         words="torch divides by n - 1, jax by n: ddof=1.",
+        differs=gradient(
+            "constant",
+            "torch gives 0, jax NaN",
+            "torch: tools/autograd/derivatives.yaml, std: masked where the result is 0; jax.numpy.std is a square root",
+            leaf="grad.input",
+            torch=0.0,
+            jax=NAN,
+        ),
     ),
     Row("mean", "lambda x: x.mean((0, 1))", "lambda x: jnp.mean(x, (0, 1))", everywhere),
     Row("nanmean", "lambda x: x.nanmean(1)", "lambda x: jnp.nanmean(x, 1)", everywhere, {"nan": [[1.0, NAN, 3.0], [2.0, 1.0, 0.0]]}),
@@ -465,7 +589,7 @@ ALONG = [
 
 
 def entries() -> Iterator[Entry]:
-    for rows, shapes in ((UNARY, {"odd": (5, 3)}), (BINARY, {"odd": (5, 3), "one": (1,)}), (ALONG, {"odd": (4, 7), "even": (2, 6)})):
+    for rows, shapes in ((UNARY, {"odd": (5, 3)}), (BINARY, {"odd": (5, 3), "row": (1, 7)}), (ALONG, {"odd": (4, 7), "even": (2, 6)})):
         for row in rows:
             draws = row.draw if isinstance(row.draw, tuple) else (row.draw,)
             yield Entry(
