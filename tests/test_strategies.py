@@ -79,7 +79,10 @@ def test_a_wrong_port_is_found_and_shrunk():
     [
         (lambda: dlp.strategies.shapes(3, 2), "shapes has min_dims=3 and max_dims=2. Give whole numbers, max_dims at least min_dims."),
         (lambda: dlp.strategies.shapes(sides=(0,)), "shapes has the sides (0,). Give lengths of at least 1: sides=(1, 2, 5)."),
-        (lambda: dlp.strategies.inputs(low=1.0, high=1.0), "inputs has low=1.0 and high=1.0. Give high above low: inputs(low=0.0, high=1.0)."),
+        (
+            lambda: dlp.strategies.inputs(low=1.0, high=1.0),
+            "inputs has low=1.0 and high=1.0. Give high above low: inputs(low=0.0, high=1.0).",
+        ),
         (
             lambda: dlp.strategies.integers(3),
             "integers has low=0 and high=None. Give the first number that is too large: integers(high=10).",
@@ -94,7 +97,10 @@ def test_what_means_nothing_is_refused(call, said):
 def test_without_hypothesis_it_says_what_to_install():
     code = "import sys; sys.modules['hypothesis'] = None\nimport pytest_dlparity as dlp\ndlp.strategies"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stderr.splitlines()[-1] == "ImportError: dlp.strategies needs hypothesis, which is not installed. Write: pip install hypothesis."
+    assert (
+        done.stderr.splitlines()[-1]
+        == "ImportError: dlp.strategies needs hypothesis, which is not installed. Write: pip install hypothesis."
+    )
 
 
 @given(st.data())

@@ -111,7 +111,9 @@ def text(results: Results) -> str:
     """results.json: a line an equivalent, so that a change can be read."""
     environments = json.dumps(results["environments"], sort_keys=True)
     lines = [
-        f"{json.dumps(name)}: {{\n" + ",\n".join(f"  {json.dumps(lib)}: {json.dumps(way, sort_keys=True)}" for lib, way in sorted(ways.items())) + "\n}"
+        f"{json.dumps(name)}: {{\n"
+        + ",\n".join(f"  {json.dumps(lib)}: {json.dumps(way, sort_keys=True)}" for lib, way in sorted(ways.items()))
+        + "\n}"
         for name, ways in sorted(results["entries"].items())
     ]
     return f'{{"environments": {environments},\n"entries": {{\n' + ",\n".join(lines) + "\n}}\n"
@@ -239,7 +241,16 @@ def equivalent(entry: Entry, library: str, way: Equivalent, results: Results) ->
         for d in way.differs
     ]
     measured = _measured(_own(results, entry, library, way))
-    return [f"### {TITLES[library]}", "", *_fence(way.code), *(" ".join(remarks), "") * bool(remarks), *differs, *[""] * bool(differs), measured, ""]
+    return [
+        f"### {TITLES[library]}",
+        "",
+        *_fence(way.code),
+        *(" ".join(remarks), "") * bool(remarks),
+        *differs,
+        *[""] * bool(differs),
+        measured,
+        "",
+    ]
 
 
 def _exported(code: str, library: str) -> str:

@@ -253,9 +253,14 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         key = row["catalog"]["family"], row["nodeid"]
         points[key] = max(points.get(key, ""), row["catalog"]["status"], key=gravity)
-    names = {family: {r["catalog"]["entry"] for r in rows if r["catalog"]["family"] == family} for family in dict.fromkeys(f for f, _ in points)}
+    names = {
+        family: {r["catalog"]["entry"] for r in rows if r["catalog"]["family"] == family} for family in dict.fromkeys(f for f, _ in points)
+    }
     head = ("family", "entries", "agree", "differ as written", "failed", "skipped")
-    body = [(family, str(len(entries)), *_counts([s for (f, _), s in points.items() if f == family])) for family, entries in sorted(names.items())]
+    body = [
+        (family, str(len(entries)), *_counts([s for (f, _), s in points.items() if f == family]))
+        for family, entries in sorted(names.items())
+    ]
     total = ("all", str(sum(map(len, names.values()))), *_counts(list(points.values())))
     table = [head, *body, *([total] if len(body) > 1 else [])]
     widths = [max(len(line[column]) for line in table) for column in range(len(head))]

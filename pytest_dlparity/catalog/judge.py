@@ -199,5 +199,3 @@ def _said(v: Verdict, value: Any) -> str:
         return "no number"
     at = f" at {list(v.where)}" if v.where else ""
     return f"{float(value):.9g}{at}"
-
-
