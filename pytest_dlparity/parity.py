@@ -15,7 +15,7 @@ from pytest_dlparity import compare, explain, matrix, report, run, tolerance, wh
 from pytest_dlparity.compare import Verdict
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.matrix import Cell, Device
-from pytest_dlparity.reference import Reference, reference
+from pytest_dlparity.reference import Reference, changed, reference
 from pytest_dlparity.report import Report
 from pytest_dlparity.run import Outcome, Prepared
 from pytest_dlparity.spec import Spec
@@ -193,9 +193,9 @@ def _in_the_cell(ready: Begun, cell: Cell, torch: Outcome, jax: Outcome) -> Refe
     """What stands in for a reference where float64 cannot be had: the torch side on the CPU in the cell's own dtype."""
     prep = ready.prep
     side = run.torch_ready(prep, "cpu", cell.dtype, False)
-    return replace(
-        ready.reference, torch=run.torch_outcome(prep, side, "cpu", cell.dtype), jax=jax, dtype=cell.dtype, _ready=side, _noises={}
-    )
+    found = run.torch_outcome(prep, side, "cpu", cell.dtype)
+    states = changed(prep, found, jax)
+    return replace(ready.reference, torch=found, jax=jax, dtype=cell.dtype, states=states, _ready=side, _noises={})
 
 
 def _remarks(ready: Begun, cell: Cell, device: Device) -> tuple[str, ...]:

@@ -253,8 +253,12 @@ class Search:
         return found
 
     def _tied(self, asking: _Asking, questions: Mapping[str, Question], found: Sequence[Carry]) -> dict[str, Question]:
-        """Jax arrays for which torch has nothing left: it may use an array twice."""
-        used, done = {carry.torch for carry in found}, {carry.jax for carry in found}
+        """Jax arrays for which torch has nothing left: it may use an array twice, but not one that is a term of a sum already.
+
+        (Two gates of a GRU show the sum of its biases; the last keeps them apart.)
+        """
+        summed = {carry.jax for carry in found if carry.is_added}
+        used, done = {carry.torch for carry in found if carry.jax not in summed}, {carry.jax for carry in found}
         torch = [leaf for leaf in names.torch_leaves(self.sides.torch_leaves) if leaf.name in used]
         again = {}
         for leaf in self.asked:

@@ -147,7 +147,7 @@ def reference(prep: Prepared) -> Reference:
     except Exception as error:  # noqa: BLE001  the user's code may raise anything; the cell runs it again and shows what it raises there
         return Reference(prep, Outcome({}), Outcome({}), problem=_said(error))
     made = Reference(prep, torch_outcome, jax_outcome, random=torch_outcome.drew, _ready=ready, seconds=time.perf_counter() - begun)
-    made.states = _changed(prep, made)
+    made.states = changed(prep, torch_outcome, jax_outcome)
     return made
 
 
@@ -158,11 +158,11 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}{place}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
-def _changed(prep: Prepared, made: Reference) -> frozenset[str]:
-    """States that a side changed in float64: these are leaves, the others are only carried along."""
+def changed(prep: Prepared, torch: Outcome, jax: Outcome) -> frozenset[str]:
+    """States that a side changed: these are leaves, the others are only carried along."""
     return frozenset(
         name
-        for side in (made.torch, made.jax)
+        for side in (torch, jax)
         for name, now in side.leaves.items()
         if name.startswith("state.")
         and _is_compared(prep, name.removeprefix("state."))

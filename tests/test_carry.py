@@ -513,3 +513,18 @@ def test_a_model_without_help(name):
 def test_behind_a_mistake_nothing_is_wrong(name):
     (pair,) = [pair for pair in benchmark().pairs() if pair.name == name]
     assert all(benchmark().row(pair, mistake).wrong == 0 for mistake in range(2))
+
+
+def test_a_norm_of_weights_around_its_layer_is_told_by_values() -> None:
+    """Shapes alone would give the layer's bias to the norm's scale."""
+    side = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(5, 3))
+    normed = eqx.nn.WeightNorm(eqx.nn.Linear(5, 3, key=jax.random.key(0)))
+    dlp.check(dlp.layer(side, dlp.vmap(normed), inputs=[dlp.normal(4, 5)])).raise_if_failed()
+
+
+def test_a_sum_of_biases_that_one_gate_keeps_apart_is_refused() -> None:
+    """Equinox adds GRU's second bias of the last gate elsewhere: the sum that two gates show is not the whole array."""
+    cell = eqx.nn.GRUCell(4, 6, key=jax.random.key(0))
+    spec = dlp.layer(torch.nn.GRUCell(4, 6), dlp.vmap(cell), inputs=[dlp.normal(3, 4), dlp.normal(3, 6)])
+    with pytest.raises(dlp.SpecError, match=r'jax "bias_n" \[6\] has no counterpart on the torch side\.'):
+        dlp.check(spec)

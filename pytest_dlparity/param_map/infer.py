@@ -96,7 +96,7 @@ def _given_layers(ties: Sequence[Tie]) -> Iterator[tuple[Module, Module]]:
 def _in_modules(torch: _Node, jax: _Node, how: str) -> Found:
     """Two modules that are the same: their own arrays, the modules in them by name and number, and by shape what then is left."""
     torch, jax, how = _unwrapped(torch, jax, how)
-    found = _in_layer(torch.leaves, jax.leaves, how)
+    found = _in_layer(torch.leaves, jax.leaves, how, alone=not (torch.inside or jax.inside))
     words = [key for key in torch.inside if isinstance(key, str) and key in jax.inside]
     for word in words:
         found.add(_in_modules(torch.inside[word], jax.inside[word], how))
@@ -209,14 +209,19 @@ def _same_rest(left: Parts, right: Parts) -> Proposal:
     return ([(pair[0][0], pair[1][0])] if len(pair[0]) == len(pair[1]) == 1 else []), "name"
 
 
-def _in_layer(torch: Sequence[Leaf], jax: Sequence[Leaf], how: str) -> Found:
-    """The arrays of one layer: by their own name, by what they are (weight, kernel and scale), and by shape what then is left."""
+def _in_layer(torch: Sequence[Leaf], jax: Sequence[Leaf], how: str, alone: bool = True) -> Found:
+    """The arrays of one layer: by their own name, by what they are (weight, kernel and scale), and by shape what then is left.
+
+    By shape only where no other layer is inside of this one: there what is left may have its counterpart (a norm of weights, around its layer).
+    """
     found = Found(torch=list(torch), jax=list(jax))
     for aspect in (lambda leaf: leaf.last, lambda leaf: leaf.role):
         there, back = grouped(found.torch, aspect), grouped(found.jax, aspect)
         for name, mine in there.items():
             if name and len(mine) == 1 and len(back.get(name, ())) == 1 and alike(mine[0], back[name][0]):
                 _join(found, mine[0], back[name][0], how)
+    if not alone:
+        return found
     choices = choices_of(found.torch, found.jax, fits)
     for left, right in forced(choices_of(_few(found.torch), _few(found.jax), fits)).items():
         _join(found, left, right, "only shape left")
@@ -243,10 +248,21 @@ def _by_shape(found: Found) -> Found:
     sizes = grouped(back, lambda module: _sizes(back[module]))
     alike = {module: [other for other in sizes.get(_sizes(mine), ()) if _same_layer(mine, back[other])] for module, mine in there.items()}
     for module, other in forced(alike).items():
-        _settle(found, _in_layer(there[module], back[other], "only shape left").ties)
+        _settle(found, _undisputed(_in_layer(there[module], back[other], "only shape left").ties, found))
     left = forced(choices_of(_few(found.torch), _few(found.jax), may_be))
-    _settle(found, [Tie(leaf, other, "only shape left") for leaf, other in left.items()])
+    _settle(found, _undisputed([Tie(leaf, other, "only shape left") for leaf, other in left.items()], found))
     return found
+
+
+def _undisputed(ties: Sequence[Tie], found: Found) -> list[Tie]:
+    """Those against which no name speaks: a leaf of the same name that is free elsewhere, and would fit as well."""
+    return [
+        tie
+        for tie in ties
+        if tie.torch.last == tie.jax.last
+        or (not any(other.last == tie.torch.last and fits(tie.torch, other) for other in found.jax)
+        and not any(other.last == tie.jax.last and fits(other, tie.jax) for other in found.torch))
+    ]
 
 
 def choices_of(torch: Iterable[Leaf], jax: Iterable[Leaf], may: Callable[[Leaf, Leaf], bool]) -> dict[Leaf, list[Leaf]]:
