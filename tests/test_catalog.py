@@ -487,3 +487,9 @@ def test_a_mutant_that_the_judge_lets_pass_is_a_miss(monkeypatch):
     missed = {trial.mutant.name: trial.change for trial in mutations.trials(NORM, "jax") if trial.outcome == "missed"}
     assert set(missed) == {"sign", "reduction changed", "variance over N - 1", "epsilon times ten"}
     assert missed["epsilon times ten"] > mutations.SEEN
+
+
+def test_a_function_among_the_options_is_the_same_in_each_process():
+    made = [replace(SILU, options={"grads": {"w": lambda rng: rng.normal(size=3)}}) for _ in range(2)]
+    prints = {atlas.fingerprint(entry, entry.equivalents()["jax"]) for entry in made}
+    assert len(prints) == 1 and atlas.fingerprint(SILU, SILU.equivalents()["jax"]) not in prints

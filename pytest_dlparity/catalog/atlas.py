@@ -33,10 +33,13 @@ RUN = "pytest --dlparity-catalog -n 2 --dlparity-dtypes=float32,bfloat16 --dlpar
 # ---------------------------------------------------------------- what was measured
 
 
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function among the options: another in each process
+
+
 def fingerprint(entry: Entry, way: Equivalent) -> str:
     """Changes when the code or the inputs of an equivalent change: what was measured of others is not its own."""
     inputs = {name: _drawn(given) for name, given in specs.cases(entry, way).items()}
-    options = sorted((name, str(value)) for name, value in {**entry.options, **way.options}.items() if not callable(value))
+    options = sorted((name, ADDRESS.sub("", str(value))) for name, value in {**entry.options, **way.options}.items() if not callable(value))
     told = [entry.kind, entry.torch, way.code, way.channels_last, inputs, options, [(d.leaf, d.case) for d in way.differs]]
     return f"{zlib.crc32(json.dumps(told, sort_keys=True, default=str).encode()):08x}"
 
