@@ -135,6 +135,7 @@ def plain(value: Any) -> Any:
     """The same in types that execnet and JSON carry, which look at the exact type. What is left over becomes its text.
 
     >>> import numpy as np
+    >>> from pathlib import Path
     >>> plain({"ratio": np.float64(1.5), "rounds": (np.float32(2), np.int64(3)), "fast": np.bool_(True), 1: Path("a")})
     {'ratio': 1.5, 'rounds': [2.0, 3], 'fast': True, '1': 'a'}
     """
