@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 PAGE = ROOT / "docs" / "claims.md"
-MODELS = ("softmax_regression", "mlp", "deep_mlp", "autoencoder", "batch_norm", "cnn", "lstm", "attention", "word_pieces")
+MODELS = ("mlp", "autoencoder", "cnn", "lstm", "attention")
 MODES = ("eager", "compiled", "nojit")
 QUIET = 5.0  # per cent of the last 10 s in which some task waited for a core
 
