@@ -21,7 +21,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from pytest_dlparity.gate import Ratio, change
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -31,31 +33,16 @@ MODES = ("eager", "compiled", "nojit")
 QUIET = 5.0  # per cent of the last 10 s in which some task waited for a core
 
 
-class Ratio(NamedTuple):
-    """A ratio with its 95 % interval."""
+def written(ratio: Ratio) -> str:
+    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
-    value: float
-    low: float
-    high: float
 
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-    def over(self, other: Ratio) -> Ratio:
-        """The quotient of two; its interval is the widest that both allow.
-
-        >>> print(Ratio(3, 2, 4).over(Ratio(2, 1, 4)))
-        1.50 [0.50, 4.00]
-        """
-        return Ratio(self.value / other.value, self.low / other.high, self.high / other.low)
-
-    @property
-    def says(self) -> str:
-        """
-        >>> Ratio(0.5, 0.4, 0.6).says, Ratio(1.1, 0.9, 1.3).says, Ratio(2, 1.5, 3).says
-        ('less', 'equal', 'more')
-        """
-        return "less" if self.high < 1 else "more" if self.low > 1 else "equal"
+def says(ratio: Ratio) -> str:
+    """
+    >>> [says(Ratio(*one)) for one in ((0.5, 0.4, 0.6), (1.1, 0.9, 1.3), (2, 1.5, 3))]
+    ['less', 'equal', 'more']
+    """
+    return "less" if ratio.high < 1 else "more" if ratio.low > 1 else "equal"
 
 
 # ---------------------------------------------------------------- measuring
@@ -141,7 +128,7 @@ def paired(rows: Sequence[dict[str, Any]], mode: str) -> dict[tuple[str, ...], R
 
 
 def quotients(over: dict[tuple[str, ...], Ratio], under: dict[tuple[str, ...], Ratio]) -> dict[tuple[str, ...], Ratio]:
-    return {key: ratio.over(under[key]) for key, ratio in over.items() if key in under}
+    return {key: change(ratio, [under[key]]) for key, ratio in over.items() if key in under}
 
 
 def memory(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, ...], Ratio]:
@@ -160,7 +147,7 @@ def claim(text: str, ratios: dict[tuple[str, ...], Ratio], what: str) -> str:
         return f"| {text} | {what} | not measured | | | | |"
     values = [ratio.value for ratio in ratios.values()]
     middle = math.exp(sum(map(math.log, values)) / len(values))
-    said = [sum(ratio.says == word for ratio in ratios.values()) for word in ("less", "equal", "more")]
+    said = [sum(says(ratio) == word for ratio in ratios.values()) for word in ("less", "equal", "more")]
     return f"| {text} | {what} | {len(values)} | {middle:.2f} | {' | '.join(map(str, said))} |"
 
 
@@ -200,7 +187,7 @@ def of(ratios: dict[tuple[str, ...], Ratio], device: str) -> dict[tuple[str, ...
 
 def detail(*columns: dict[tuple[str, ...], Ratio]) -> Iterator[str]:
     for key in dict.fromkeys(key for column in columns for key in column):
-        shown = [str(column[key]) if key in column else "" for column in columns[:-1]]
+        shown = [written(column[key]) if key in column else "" for column in columns[:-1]]
         shown.append(f"{columns[-1][key].value:.2f}" if key in columns[-1] else "")
         yield f"| {key[1]}, {key[2].replace('_', ' ')} | {key[4]} | {' | '.join(shown)} |"
 
@@ -217,7 +204,7 @@ $ python benchmarks/articles.py
 How a ratio is made stands in [speed.md](speed.md): rounds of both sides in turn, each waited for, the median of the ratios of paired rounds, a
 bootstrap 95 % interval. A ratio below 1 means that the first one named takes less. "Cannot be told" is a part whose interval holds 1. The models are
 small (the largest has some hundred thousand parameters): what is measured here is the cost of starting operations as much as that of computing.
-torch.compile against eager and jax.jit against none are quotients of two ratios over a side that both have, with the widest interval that both allow.
+torch.compile against eager and jax.jit against none are quotients of two ratios over a side that both have, with an interval from both.
 Memory of jax is XLA's own analysis of the compiled program, that of torch the peak of its allocator: see [speed.md](speed.md#what-is-recorded)."""
 
 

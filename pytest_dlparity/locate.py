@@ -559,11 +559,8 @@ class _Search:
 
     def _joins(self, trace: Trace, entry: Entry, operands: Iterable[int]) -> list[int]:
         """Where what began at an operation meets one of some values: the end of a branch that the other side has not."""
-        wanted, found = set(operands), []
-        for index in self._after(trace, entry.node, {}):
-            if wanted & ancestors(trace, trace.nodes[index].reads, wanted | {entry.node}) and not _is_one_branch(trace, index, entry.node, wanted):
-                found.append(index)
-        return found[:1]
+        wanted = set(operands)
+        return [index for index in self._after(trace, entry.node, {}) if _meet(trace, index, entry.node, wanted)][:1]
 
     def _alike_later(self, ours: Entry, theirs: Entry) -> Iterator[tuple[int, int, str]]:
         """Values that follow from the parting and are most alike: there the sides compute the same thing differently again."""
@@ -670,11 +667,10 @@ def _whole(module: str) -> str:
     return ".".join(parts[: numbers[0] + 1]) if numbers else parts[0]
 
 
-def _is_one_branch(trace: Trace, index: int, start: int, wanted: set[int]) -> bool:
-    """Whether everything that an operation reads comes from one place alone."""
-    return not any(start in ancestors(trace, [read]) for read in trace.nodes[index].reads) or all(
-        start in ancestors(trace, [read]) for read in trace.nodes[index].reads if wanted & ancestors(trace, [read])
-    )
+def _meet(trace: Trace, index: int, start: int, wanted: set[int]) -> bool:
+    """Whether of what an operation reads one comes from `start`, and another from a wanted value and not from `start`."""
+    behind = [ancestors(trace, [read]) for read in trace.nodes[index].reads]
+    return any(start in one for one in behind) and any(wanted & one and start not in one for one in behind)
 
 
 def _end_of_call(trace: Trace, index: int) -> int:

@@ -131,8 +131,10 @@ def in_cell(ready: Begun, cell: Cell, device: Device, tolerated: Tolerances = "a
     return Report(spec, (cell,), tuple(verdicts), environment(device, prep.seed), again, strict, _remarks(ready, cell, device))
 
 
-_REFUSALS = re.compile(r"not implemented|unsupported|not supported|does not accept|expected .* tensors? but got|expected a tensor", re.IGNORECASE)
-_WIDE_ONLY = re.compile(r"float (or|and) double")  # which torch says without naming what it got
+_REFUSALS = re.compile(
+    r"not implemented|unsupported|not supported|does not accept|expected .* tensors? but got|expected a tensor .* of float, double", re.IGNORECASE
+)
+_WIDE_ONLY = re.compile(r"(must be either|types other than) float (or|and) double")  # which torch says without naming what it got
 
 
 def _unsupported(error: Exception, dtype: str) -> bool:
@@ -144,8 +146,8 @@ def _unsupported(error: Exception, dtype: str) -> bool:
     True
     >>> _unsupported(ValueError("The precision 'F16_F16_F32' is not supported by dot_general on CPU"), "float16")
     True
-    >>> _unsupported(RuntimeError("this is mine"), "bfloat16")
-    False
+    >>> _unsupported(RuntimeError("this is mine"), "bfloat16"), _unsupported(RuntimeError("I mix float and double"), "bfloat16")
+    (False, False)
     """
     text = str(error)
     names = {"bfloat16": "bfloat16|bf16", "float16": r"half|float16|\bf16"}.get(dtype)
