@@ -2,17 +2,15 @@
 
     python benchmarks/calibration.py               three seeds, a few minutes
     python benchmarks/calibration.py --seeds 10    more
-    python benchmarks/calibration.py --catalog --every 10 --seeds 3    a tenth of the catalogue, and every mutant of its entries
 
 Each pair is one `dlp.check` for each seed over all dtypes, as a user would run it. A leaf of a right port that does not agree is a false
-alarm, a check of a planted fault in which no leaf is called `semantics` is a miss: each is printed, and the exit status is 1. With --catalog the
-pairs are the entries of the catalogue, over their cases and edges, and the faults are made of their code (pytest_dlparity/catalog/mutations.py).
+alarm, a check of a planted fault in which no leaf is called `semantics` is a miss: each is printed, and the exit status is 1.
+The same over the catalogue: benchmarks/calibration_catalog.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import sys
 import tempfile
@@ -29,10 +27,7 @@ import torch
 from torch.nn import functional as F
 
 import pytest_dlparity as dlp
-from pytest_dlparity.catalog import judge, mutations, specs
-from pytest_dlparity.catalog.entry import Entry
 from pytest_dlparity.compare import INACCURATE, RMS, WORST, Verdict
-from pytest_dlparity.matrix import Cell
 
 DTYPES = ("float32", "bfloat16", "float16")
 SEEDS = 3  # some 400 leaves in each dtype: a 99 % point that is not the largest
@@ -323,95 +318,11 @@ RIGHT = [
 WRONG = ["fault", "in", "leaf", "difference", "margin", "called `semantics`"]
 
 
-# ---------------------------------------------------------------- the catalogue
-
-
-class Case(NamedTuple):
-    """What one case of the catalogue gave: its verdicts, and whether it failed or was skipped."""
-
-    name: str
-    seed: int
-    dtype: str
-    status: str
-    says: str
-    verdicts: tuple[Verdict, ...]
-
-
-def catalogued(entries: Sequence[Entry], seeds: int) -> Iterator[Case]:
-    """Every case of some entries, in every dtype and over the seeds."""
-    for entry, seed in itertools.product(entries, range(seeds)):
-        course = judge.Course(dtypes=DTYPES, seed=seed)
-        for library, dtype in itertools.product(entry.jax, DTYPES):
-            for one in judge.cases(entry, library, Cell("cpu", dtype), course):
-                verdicts = one.report.verdicts if one.report is not None else ()
-                yield Case(f"{entry.name} [{library}, {one.case}]", seed, dtype, one.status, one.says, tuple(verdicts))
-
-
-def case_row(dtype: str, every: Sequence[Case]) -> list[str]:
-    here = [case for case in every if case.dtype == dtype]
-    agreed = [v for case in here for v in case.verdicts if v.status == "agree"]
-    measured = [v for v in agreed if v.noise and math.isfinite(v.error / v.noise) and math.isfinite(v.worst)]
-    counts = [sum(case.status == status for case in here) for status in judge.STATUSES]
-    return [
-        dtype, str(len(here)), str(len(agreed)), quantiles([v.error / v.noise for v in measured]), quantiles([v.worst for v in measured]),
-        str(sum(map(is_beyond_inputs, measured))), str(counts[1]), str(counts[3]), str(counts[2]),
-    ]  # fmt: skip
-
-
-def mutant_rows(trials: Sequence[mutations.Trial]) -> list[list[str]]:
-    rows = []
-    for name in sorted({trial.mutant.name for trial in trials}):
-        here = [trial for trial in trials if trial.mutant.name == name]
-        counts = [sum(trial.outcome == outcome for trial in here) for outcome in ("caught", "refused", "missed", "the same")]
-        margins = [trial.margin for trial in here if math.isfinite(trial.margin)]
-        rows.append([name, *map(str, counts), f"{min(margins):.2g}" if margins else ""])
-    return rows
-
-
-CASES = [
-    "dtype", "cases", "leaves that agree", f"error / noise (rms; limit {RMS:g}): median, 99 %, largest",
-    f"worst element / its noise (limit {WORST:g}): median, 99 %, largest", "needed rounding inside", "differ as written", "skipped", "false alarms",
-]  # fmt: skip
-MUTANTS = ["what is wrong", "caught", "refused", "missed", "no change of the mathematics", "smallest margin"]
-ABOUT_MUTANTS = (
-    "Mutants are made of the jax code of each equivalent by changing one place of it, and run until a case tells. `caught`: a leaf differs. `refused`: "
-    "it cannot be run, or the parameters no longer fit. `no change`: in float64 every leaf is that of the right code to a relative "
-    f"{mutations.SEEN:g}, so there is nothing to catch. `margin`: how many times its limit the clearest difference is."
-)
-
-
-def over_the_catalogue(seeds: int, every: int, faults: bool) -> int:
-    families = specs.families().values()
-    entries = [entry for family in families for entry in family][::every]
-    cases = list(catalogued(entries, seeds))
-    trials = [trial for entry in entries for library in entry.jax for trial in mutations.trials(entry, library)] if faults else []
-    alarms = [case for case in cases if case.status == judge.FAILED]
-    misses = [trial for trial in trials if trial.outcome == "missed"]
-    changing = [trial for trial in trials if trial.outcome != "the same"]
-    print(paragraph(
-        f"Printed by `python benchmarks/calibration.py --catalog --every {every} --seeds {seeds}`: {len(entries)} entries, "
-        f"{sum(len(entry.jax) for entry in entries)} equivalents, {len(trials)} mutants, torch {torch.__version__}, jax {jax.__version__}, CPU."
-    ), end="")  # fmt: skip
-    print(table(CASES, [case_row(dtype, cases) for dtype in DTYPES]), end="\n\n")
-    if trials:
-        print(table(MUTANTS, mutant_rows(trials)), end="\n\n")
-        print(paragraph(f"Score: {len(changing) - len(misses)} of {len(changing)} mutants that change the mathematics. {ABOUT_MUTANTS}"), end="")
-    for text in (*(f"false alarm: {case.name}, seed {case.seed}, {case.dtype}: {case.says}" for case in alarms), *(f"miss: {m}" for m in misses)):
-        print(text, file=sys.stderr)
-    return int(bool(alarms or misses))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--catalog", action="store_true", help="the entries of the catalogue in place of the pairs here")
-    parser.add_argument("--every", type=int, default=1, help="of the catalogue each n-th entry")
-    parser.add_argument("--no-mutants", action="store_true", help="the right pairs of the catalogue alone")
-    given = parser.parse_args()
-    seeds = given.seeds
+    seeds = parser.parse_args().seeds
     torch.set_num_threads(1)
-    if given.catalog:
-        return over_the_catalogue(seeds, given.every, not given.no_mutants)
     right = [one for spec in PAIRS.values() for one in found(spec, seeds)]
     told = {fault: clear(fault, seeds) for fault in FAULTS}
     alarms = [one for one in right if is_false_alarm(one)]

@@ -110,6 +110,12 @@ def begun(spec: Spec, seed: int, dtypes: Sequence[str]) -> Begun:
     return Begun(prep, reference(prep))
 
 
+def reseeded(ready: Begun, torch: Any, seed: int) -> Begun:
+    """The same spec at another seed, with the torch side as it is made there; see run.reseeded."""
+    prep = run.reseeded(ready.prep, torch, seed)
+    return Begun(prep, reference(prep))
+
+
 def in_cell(ready: Begun, cell: Cell, device: Device, tolerated: Tolerances = "auto", strict: bool = False, again: str = "") -> Report:
     """Both sides in one cell, held against the reference."""
     prep, spec = ready.prep, ready.prep.spec

@@ -119,13 +119,8 @@ def sides(spec: Spec, seed: int, grid: tuple[Format, ...]) -> Sides:
     Raises:
         SpecError: a side is none of the kinds that are known, or does not take these inputs.
     """
-    torch_side, jax_side = frameworks()
-    inputs = _drawn(spec.inputs, seed, grid)
-    own = _drawn(spec.params or {}, seed, grid)
-    with torch_side.settings("float32", "default"):
-        torch_program = torch_side.program(spec.torch, own, spec.params_tree, spec.train, bool(inputs))
-    params = {name: tolerance.on_grid(array, grid) for name, array in torch_program.params.items()}
-    buffers = {name: tolerance.on_grid(array, grid) for name, array in torch_program.buffers.items()}
+    _, jax_side = frameworks()
+    torch_program, own, params, buffers, inputs = _torch_side(spec, seed, grid)
     job = _job(spec, list(inputs))
     args = jax_side.arrays({n: inputs[n] for n in job.consumed}, "float32")
     positional, keywords = ((), args) if job.keywords else (tuple(args.values()), {})
@@ -134,6 +129,36 @@ def sides(spec: Spec, seed: int, grid: tuple[Format, ...]) -> Sides:
             spec.jax, own, spec.params_tree, {**params, **buffers}, positional, keywords, spec.train, spec.shared_randomness
         )
     return Sides(torch_program, jax_program, job, params, buffers, inputs, spec.precision)
+
+
+def _torch_side(spec: Spec, seed: int, grid: tuple[Format, ...]) -> tuple[Any, Arrays, Arrays, Arrays, Arrays]:
+    """The torch side taken apart, the drawn params of the spec, and what runs begin with: parameters, buffers, inputs."""
+    torch_side, _ = frameworks()
+    inputs = _drawn(spec.inputs, seed, grid)
+    own = _drawn(spec.params or {}, seed, grid)
+    with torch_side.settings("float32", "default"):
+        program = torch_side.program(spec.torch, own, spec.params_tree, spec.train, bool(inputs))
+    params, buffers = ({name: tolerance.on_grid(array, grid) for name, array in part.items()} for part in (program.params, program.buffers))
+    return program, own, params, buffers, inputs
+
+
+def reseeded(prep: Prepared, torch: Any, seed: int) -> Prepared:
+    """A spec with the numbers of another seed. What was carried and compiled serves again, so that many seeds cost little more than one.
+
+    Args:
+        torch: the torch side as it is made at that seed: a module has other parameters then.
+    """
+    spec = replace(prep.spec, torch=torch)
+    if spec.shared_randomness:
+        raise SpecError("shared_randomness=True pairs the draws of one seed. Check each seed by itself: dlp.check(spec, seed=1).")
+    if spec.kind == "optimizer":
+        return replace(_prepared_optimizer(spec, seed, prep.grid), compiled=prep.compiled)
+    program, _, params, buffers, inputs = _torch_side(spec, seed, prep.grid)
+    batches = prep.batches if spec.batches else [inputs]
+    return replace(
+        prep, spec=spec, seed=seed, torch=program, params=params, buffers=buffers, inputs=inputs, batches=batches,
+        cotangents_seen={}, shapes={}, fixed=frozenset(),
+    )  # fmt: skip
 
 
 def _prepared_optimizer(spec: Spec, seed: int, grid: tuple[Format, ...]) -> Prepared:

@@ -48,6 +48,8 @@ class Course:
     Args:
         dtypes: of the whole matrix, so that every cell sees the same numbers.
         localize: as in check(): looks for where and why only after a failure.
+        kept: how many references are held.
+        first: a course of the same cases at another seed, which holds its references: what was compiled there serves again.
     """
 
     devices: Mapping[str, Device] = field(default_factory=matrix.devices)
@@ -56,15 +58,16 @@ class Course:
     tolerance: Any = "auto"
     strict: bool = False
     localize: str = "off"
+    kept: float = KEPT
+    first: Course | None = None
     _begun: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
     _count: int = 0
 
     def begun(self, entry: Entry, library: str, case: str) -> Any:
         key = entry.name, library, case
         if key not in self._begun:
-            dtypes = [dtype for dtype in self.dtypes if not entry.dtypes or dtype in entry.dtypes]  # the others do not coarsen its inputs
-            self._begun[key] = parity.begun(specs.spec(entry, library, case, self.seed), self.seed, dtypes)
-            while len(self._begun) > KEPT:
+            self._begun[key] = self._made(entry, library, case)
+            while len(self._begun) > self.kept:
                 self._begun.popitem(last=False)
             self._count += 1
             if self._count % REST == 0:
@@ -72,6 +75,17 @@ class Course:
 
                 jax_side.forget()
         return self._begun[key]
+
+    def _made(self, entry: Entry, library: str, case: str) -> Any:
+        if self.first is not None:
+            torch = specs.torch_side_of(entry, specs.equivalent(entry, library), self.seed)
+            return parity.reseeded(self.first.begun(entry, library, case), torch, self.seed)
+        dtypes = [dtype for dtype in self.dtypes if not entry.dtypes or dtype in entry.dtypes]  # the others do not coarsen its inputs
+        return parity.begun(specs.spec(entry, library, case, self.seed), self.seed, dtypes)
+
+    def at(self, seed: int) -> Course:
+        """The same at another seed."""
+        return replace(self, seed=seed, first=self, kept=KEPT, _begun=OrderedDict(), _count=0)
 
 
 def check(

@@ -60,10 +60,10 @@ def spec(entry: Entry, library: str, case: str, seed: int = 0) -> Spec:
     way = equivalent(entry, library)
     if case not in cases(entry, way):
         raise SpecError(f"entry {entry.name!r} has no case {case!r} in {library}. It has {', '.join(cases(entry, way))}.")
-    from pytest_dlparity.catalog import jax_side, torch_side
+    from pytest_dlparity.catalog import jax_side
 
-    with parity.seeded(seed), jax_side.hasty():
-        torch = torch_side.stirred(torch_side.made(evaluated(entry.torch)))
+    torch = torch_side_of(entry, way, seed)
+    with jax_side.hasty():
         jax = evaluated(way.code)
     options = {
         name: evaluated(value) if name in WRITTEN and isinstance(value, str) else value
@@ -71,10 +71,19 @@ def spec(entry: Entry, library: str, case: str, seed: int = 0) -> Spec:
     }
     inputs = cases(entry, way)[case]
     if way.channels_last:
-        torch, inputs = torch_side.wrapped(torch), _moved(inputs)
+        inputs = _moved(inputs)
     where: dict[str, Any] = {"params": inputs} if entry.kind == "optimizer" else {"inputs": inputs}
     name = f"{entry.name} [{library}, {case}]"
     return _MAKERS[entry.kind](torch=torch, jax=jax, name=name, **where, **options)
+
+
+def torch_side_of(entry: Entry, way: Equivalent, seed: int) -> Any:
+    """The torch side of an entry as one equivalent is held against it: a module with the parameters of that seed, or a function."""
+    from pytest_dlparity.catalog import torch_side
+
+    with parity.seeded(seed):
+        made = torch_side.stirred(torch_side.made(evaluated(entry.torch)))
+    return torch_side.wrapped(made) if way.channels_last else made
 
 
 _MAKERS: dict[str, Callable[..., Spec]] = {kind: getattr(specs, kind) for kind in KINDS}

@@ -41,6 +41,7 @@ LIBRARIES: tuple[ModuleType, ...] = (jax_nnx, jax_linen, jax_equinox, jax_haiku,
 SLOW_WITHOUT_OPTIMISATION = frozenset(
     {"conv_general_dilated", "reduce_window", "reduce_window_max", "select_and_scatter_add", "reduce_window_sum"}
 )
+WHOLE = 3000  # equations, with those of calls and loops: up to here a program that rounds everywhere is compiled in one
 
 
 def program(
@@ -258,25 +259,43 @@ def evaluation(made: Program, job: Job, params_wrt: Sequence[str], cheap: bool, 
 
 
 def _options(traced: Any) -> dict[str, Any]:
-    """XLA's lowest optimisation level, or the next where the lowest is slow to run."""
+    """XLA's lowest optimisation level, or the next where the lowest is slow to run; and the code generator that is twice as quick."""
     slow = any(equation.primitive.name in SLOW_WITHOUT_OPTIMISATION for equation in _equations(traced.jaxpr.jaxpr))
-    return {"xla_backend_optimization_level": int(slow)}
+    return {"xla_backend_optimization_level": int(slow), **_quick()}
+
+
+@functools.cache
+def _quick() -> dict[str, Any]:
+    """The option that takes XLA's older code generator on the CPU; none where this XLA has no such option any more."""
+    options = {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=options)
+    except Exception:  # noqa: BLE001  XLA refuses an option in its own way in every version
+        return {}
+    return options
 
 
 class Rounded:
-    """A compiled function again, with rounding everywhere: traced as it was, run as jax_rounding says."""
+    """A compiled function again, with rounding everywhere: traced as it was, run as jax_rounding says.
+
+    It is compiled whole, which takes less than XLA takes for each kind of operation by itself (a sixth of it for one block of a transformer, as much
+    for 24), and its runs then cost next to nothing. A larger one runs operation by operation.
+    """
 
     def __init__(self, plain: Compiled) -> None:
         self.plain, self.runs, self.roundoff = plain, 0, 0.0
-        self.rounders: dict[Any, jax_rounding.Rounder] = {}
+        self.rounders: dict[Any, Callable[..., list[Any]]] = {}
 
     def __call__(self, *args: Any) -> Any:
         traced, key = self.plain.traced(*args)
-        if key not in self.rounders:
-            self.rounders[key] = jax_rounding.Rounder(traced.jaxpr)
         self.runs += 1
-        flat = jax.tree.leaves(args)
-        results = self.rounders[key](jax_rounding.key(self.runs), np.float64(self.roundoff), *flat)
+        given = jax_rounding.key(self.runs), np.float64(self.roundoff), *jax.tree.leaves(args)
+        if key not in self.rounders:
+            rounder: Callable[..., list[Any]] = jax_rounding.Rounder(traced.jaxpr)
+            if sum(1 for _ in _equations(traced.jaxpr.jaxpr)) <= WHOLE:
+                rounder = jax.jit(rounder).lower(*given).compile(compiler_options=_options(traced))
+            self.rounders[key] = rounder
+        results = self.rounders[key](*given)
         return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
 
 

@@ -26,8 +26,7 @@ INLINED = frozenset(
 class Rounder:
     """(key, u, *flat arguments) -> flat results of a closed jaxpr in which every argument and every result is moved by x (1 +- u).
 
-    It runs operation by operation: XLA compiles each kind of operation once, where compiling all of them together with their signs can take
-    a minute. Loops are compiled whole, once.
+    Called as it is, it runs operation by operation: XLA compiles each kind of operation once, and loops whole. It may be compiled, too.
     """
 
     def __init__(self, closed: Any) -> None:
@@ -100,33 +99,30 @@ class Rounder:
 
 
 def key(seed: int) -> Any:
-    """What the signs of one run are made from: a uint32, not a jax key. XLA generates random bits too slowly for one draw an operation."""
-    return np.uint32(seed)
+    """What the signs of one run are made from: a uint64, not a jax key. XLA generates random bits too slowly for one draw an operation."""
+    return np.uint64(seed)
 
 
-def _mixed(value: Any) -> Any:
-    """A 32-bit hash, the finaliser of MurmurHash3 (Appleby 2008)."""
-    value = (value ^ (value >> 16)) * jnp.uint32(0x85EBCA6B)
-    value = (value ^ (value >> 13)) * jnp.uint32(0xC2B2AE35)
-    return value ^ (value >> 16)
-
-
-@jax.jit
 def _child(key: Any, index: Any) -> Any:
-    return _mixed(key * jnp.uint32(0x9E3779B9) + jnp.asarray(index).astype(jnp.uint32) + jnp.uint32(1))
+    return (key ^ (jnp.asarray(index).astype(jnp.uint64) + jnp.uint64(0x9E3779B97F4A7C15))) * jnp.uint64(0xD1342543DE82EF95)
 
 
 @jax.jit
 def _moved(key: Any, value: Any, roundoff: Any) -> Any:
-    """A result moved by one rounding. The sign hangs on the value: equal numbers round alike, so ties stay ties."""
+    """A result moved by one rounding. The sign hangs on the value: equal numbers round alike, so ties stay ties.
+
+    The sign is the first bit of a hash, the 64-bit finaliser of MurmurHash3 (Appleby 2008).
+    """
     if not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
         return value
     if jnp.iscomplexobj(value):
         return jax.lax.complex(_moved(key, jnp.real(value), roundoff), _moved(_child(key, 0), jnp.imag(value), roundoff))
-    bits = jax.lax.bitcast_convert_type(value.astype(jnp.float64), jnp.uint32)  # two words, the last axis
-    sign = (_mixed(_mixed(bits[..., 0] ^ key) + bits[..., 1]) >> 31).astype(jnp.float64)
+    bits = jax.lax.bitcast_convert_type(value.astype(jnp.float64), jnp.uint64) ^ key
+    bits = (bits ^ (bits >> 33)) * jnp.uint64(0xFF51AFD7ED558CCD)
+    bits = (bits ^ (bits >> 33)) * jnp.uint64(0xC4CEB9FE1A85EC53)
+    factor = jnp.where(bits >> 63 == 1, 1 + roundoff, 1 - roundoff)
     # inside a loop XLA would fuse, and so repeat, each operation's signs into all that follow
-    return jax.lax.optimization_barrier(value * (1 + roundoff * (2 * sign - 1)).astype(value.dtype))
+    return jax.lax.optimization_barrier(value * factor.astype(value.dtype))
 
 
 def closed(params: dict[str, Any]) -> tuple[Any, Sequence[Any]] | None:
