@@ -55,7 +55,6 @@ def measured(name: str, seeds: int, faults: bool) -> dict[str, Any]:
 
     entry = specs.entries()[name]
     first = judge.Course(dtypes=DTYPES, kept=math.inf)
-    courses = [first, *(first.at(seed) for seed in range(1, seeds))]
     found: dict[str, Any] = {
         "entry": name,
         "equivalents": len(entry.jax),
@@ -63,12 +62,12 @@ def measured(name: str, seeds: int, faults: bool) -> dict[str, Any]:
         "trials": [],
         "dtypes": {dtype: {"statuses": dict.fromkeys(judge.STATUSES, 0), "rms": [], "worst": [], "inside": 0} for dtype in DTYPES},
     }
-    for library, course, dtype in itertools.product(entry.jax, courses, DTYPES):
-        here = found["dtypes"][dtype]
+    for library, seed, dtype in itertools.product(entry.jax, range(seeds), DTYPES):
+        here, course = found["dtypes"][dtype], first.at(seed, [dtype])  # a matrix of one dtype: its numbers have all their bits
         for one in judge.cases(entry, library, Cell("cpu", dtype), course):
             here["statuses"][one.status] += 1
             if one.status == judge.FAILED:
-                found["alarms"].append(f"{one.entry.name} [{library}, {one.case}], seed {course.seed}, {dtype}: {one.says}")
+                found["alarms"].append(f"{one.entry.name} [{library}, {one.case}], seed {seed}, {dtype}: {one.says}")
             for v in one.report.verdicts if one.report is not None else ():
                 if v.status == "agree" and v.noise and math.isfinite(v.error / v.noise) and math.isfinite(v.worst):
                     here["rms"].append(rounded(v.error / v.noise))

@@ -110,9 +110,9 @@ def begun(spec: Spec, seed: int, dtypes: Sequence[str]) -> Begun:
     return Begun(prep, reference(prep))
 
 
-def reseeded(ready: Begun, torch: Any, seed: int) -> Begun:
-    """The same spec at another seed, with the torch side as it is made there; see run.reseeded."""
-    prep = run.reseeded(ready.prep, torch, seed)
+def reseeded(ready: Begun, torch: Any, seed: int, dtypes: Sequence[str]) -> Begun:
+    """The same spec at another seed or in another matrix; see run.reseeded."""
+    prep = run.reseeded(ready.prep, torch, seed, dtypes)
     return Begun(prep, reference(prep))
 
 

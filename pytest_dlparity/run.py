@@ -142,22 +142,25 @@ def _torch_side(spec: Spec, seed: int, grid: tuple[Format, ...]) -> tuple[Any, A
     return program, own, params, buffers, inputs
 
 
-def reseeded(prep: Prepared, torch: Any, seed: int) -> Prepared:
-    """A spec with the numbers of another seed. What was carried and compiled serves again, so that many seeds cost little more than one.
+def reseeded(prep: Prepared, torch: Any, seed: int, dtypes: Sequence[str]) -> Prepared:
+    """A spec with the numbers of another seed and matrix. What was carried and compiled serves again, so that many seeds cost little more than one.
 
     Args:
         torch: the torch side as it is made at that seed: a module has other parameters then.
+
+    Raises:
+        SpecError: the spec shares its random draws, which were paired for one seed.
     """
-    spec = replace(prep.spec, torch=torch)
+    spec, grid = replace(prep.spec, torch=torch), tolerance.grid(dtypes)
     if spec.shared_randomness:
         raise SpecError("shared_randomness=True pairs the draws of one seed. Check each seed by itself: dlp.check(spec, seed=1).")
     if spec.kind == "optimizer":
-        return replace(_prepared_optimizer(spec, seed, prep.grid), compiled=prep.compiled)
-    program, _, params, buffers, inputs = _torch_side(spec, seed, prep.grid)
-    batches = prep.batches if spec.batches else [inputs]
+        return replace(_prepared_optimizer(spec, seed, grid), compiled=prep.compiled)
+    program, _, params, buffers, inputs = _torch_side(spec, seed, grid)
+    batches = [_batch(batch, list(inputs), grid) for batch in spec.batches] or [inputs]
     return replace(
         prep, spec=spec, seed=seed, torch=program, params=params, buffers=buffers, inputs=inputs, batches=batches,
-        cotangents_seen={}, shapes={}, fixed=frozenset(),
+        cotangents_seen={}, shapes={}, fixed=frozenset(), grid=grid,
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ class Course:
         dtypes: of the whole matrix, so that every cell sees the same numbers.
         localize: as in check(): looks for where and why only after a failure.
         kept: how many references are held.
-        first: a course of the same cases at another seed, which holds its references: what was compiled there serves again.
+        first: a course of the same cases at another seed or in other dtypes, which holds its references: what was compiled there serves again.
     """
 
     devices: Mapping[str, Device] = field(default_factory=matrix.devices)
@@ -77,15 +77,15 @@ class Course:
         return self._begun[key]
 
     def _made(self, entry: Entry, library: str, case: str) -> Any:
+        dtypes = [dtype for dtype in self.dtypes if not entry.dtypes or dtype in entry.dtypes]  # the others do not coarsen its inputs
         if self.first is not None:
             torch = specs.torch_side_of(entry, specs.equivalent(entry, library), self.seed)
-            return parity.reseeded(self.first.begun(entry, library, case), torch, self.seed)
-        dtypes = [dtype for dtype in self.dtypes if not entry.dtypes or dtype in entry.dtypes]  # the others do not coarsen its inputs
+            return parity.reseeded(self.first.begun(entry, library, case), torch, self.seed, dtypes)
         return parity.begun(specs.spec(entry, library, case, self.seed), self.seed, dtypes)
 
-    def at(self, seed: int) -> Course:
-        """The same at another seed."""
-        return replace(self, seed=seed, first=self, kept=KEPT, _begun=OrderedDict(), _count=0)
+    def at(self, seed: int, dtypes: Sequence[str]) -> Course:
+        """The same at another seed, in another matrix."""
+        return replace(self, seed=seed, dtypes=dtypes, first=self, kept=KEPT, _begun=OrderedDict(), _count=0)
 
 
 def check(
