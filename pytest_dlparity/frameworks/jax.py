@@ -267,7 +267,7 @@ def _options(traced: Any) -> dict[str, Any]:
 @functools.cache
 def _quick() -> dict[str, Any]:
     """The option that takes XLA's older code generator on the CPU; none where this XLA has no such option any more."""
-    options = {"xla_cpu_use_fusion_emitters": False}
+    options: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False}
     try:
         jax.jit(lambda: 0).lower().compile(compiler_options=options)
     except Exception:  # noqa: BLE001  XLA refuses an option in its own way in every version
