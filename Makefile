@@ -20,10 +20,12 @@ demo: $(READY)
 test: $(READY)
 	$(PY) -m pytest -n 2
 
-# a share of the catalogue by the hash of an entry's name; all of it, at night and on a new machine: make catalog SHARE=1/1
+# a share of the catalogue by the hash of an entry's name, families and entries by name: make catalog SHARE=1/3,pooling DTYPES=float32,bfloat16
+# all of it, at night (.ci/night) and on a new machine: make catalog SHARE=1/1
 SHARE ?= 1/3
+DTYPES ?= float32
 catalog: $(READY)
-	$(PY) -m pytest -n 2 --dlparity-catalog=$(SHARE)
+	$(PY) -m pytest -n 2 --dlparity-catalog=$(SHARE) --dlparity-dtypes=$(DTYPES)
 
 # measures what docs/atlas/ shows and writes its pages; the second command alone writes them again
 atlas: $(READY)

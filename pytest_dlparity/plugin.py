@@ -106,7 +106,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     for name, text in _FLAGS:
         group.addoption(f"--dlparity-{name}", action="store_true", default=None, help=text)
         parser.addini(f"dlparity_{name}", text, type="bool", default=False)
-    group.addoption("--dlparity-catalog", metavar="SHARE", nargs="?", const="1/1", help="Run the catalogue, or a share of it such as 1/3")
+    group.addoption("--dlparity-catalog", metavar="WHAT", nargs="?", const="1/1", help="Run the catalogue, a share (1/3), families or entries of it")
 
 
 def _setting(config: pytest.Config, name: str) -> Any:

@@ -320,14 +320,37 @@ def test_an_entry_that_means_nothing_is_an_error_of_collection(planted):
     assert "catalogue entry 'silu-here' is of kind 'norm'. The kinds are layer, loss, optimizer, model." in result.outlines
 
 
-@pytest.mark.parametrize("text", ["4/3", "0/3", "tests", "1"])
-def test_a_share_that_means_nothing_is_refused(planted, text):
-    result = planted({"one": (SILU,)}, f"--dlparity-catalog={text}")
+@pytest.mark.parametrize(("text", "part"), [("4/3", "4/3"), ("0/3", "0/3"), ("tests", "tests"), ("1/3,tow", "tow"), ("one,", "")])
+def test_a_choice_that_means_nothing_is_refused(planted, text, part):
+    result = planted({"one": (SILU,), "two": (LEAKY,)}, f"--dlparity-catalog={text}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert result.errlines[0] == (
-        f"ERROR: --dlparity-catalog={text}: write --dlparity-catalog alone for all of the catalogue, or a share of it such as "
-        "--dlparity-catalog=1/3; a path stands before it."
+        f"ERROR: --dlparity-catalog={text}: {part!r} is no share such as 1/3, no family and no entry. Write --dlparity-catalog alone for all of the "
+        "catalogue; a path stands before it. The families are one, two."
     )
+
+
+def test_a_name_is_refused_with_the_entry_that_means_nothing(planted):
+    result = planted({"one": (replace(SILU, kind="norm"),)}, "--dlparity-catalog=one")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.errlines[0] == "ERROR: catalogue entry 'silu-here' is of kind 'norm'. The kinds are layer, loss, optimizer, model."
+
+
+@pytest.mark.parametrize(
+    ("text", "ran"), [("one", ["silu-here"]), ("leaky-here", ["leaky-here"]), ("two,silu-here", ["leaky-here", "silu-here"]), ("1/1", None)]
+)
+def test_families_and_entries_are_chosen_by_name(planted, text, ran):
+    result = planted({"one": (SILU,), "two": (LEAKY,)}, f"--dlparity-catalog={text}", "-v")
+    assert sorted(set(re.findall(r"(\S+)\[jax-cpu-float32\] PASSED", result.stdout.str().replace("::", " ")))) == sorted(
+        ran or ["leaky-here", "silu-here"]
+    )
+
+
+def test_a_name_is_added_to_a_share(planted):
+    family = tuple(replace(SILU, name=f"silu-{number}") for number in range(6))
+    other = next(entry.name for entry in family if not items.Share(2, 3).has(entry.name))
+    wanted = 1 + sum(items.Share(2, 3).has(entry.name) for entry in family)
+    planted({"one": family}, f"--dlparity-catalog=2/3,{other}").assert_outcomes(passed=wanted)
 
 
 def test_shares_are_the_whole():

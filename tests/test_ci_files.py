@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +52,42 @@ def test_blocks_of_yaml_are_yaml(page: Path) -> None:
 
 def test_an_option_that_does_not_exist_is_seen() -> None:
     assert options("pytest --dlparity-max-ratios=1.5, --dlparity-json.") == {"--dlparity-max-ratios", "--dlparity-json"}
+
+
+# ---------------------------------------------------------------- which families of the catalogue were changed
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Callable[..., str]:
+    """Runs git in a repository with the script and two families, of which the last commit changed one."""
+    catalog = tmp_path / "pytest_dlparity" / "catalog"
+    catalog.mkdir(parents=True)
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "changed", tmp_path / ".ci" / "changed")
+
+    def run(*command: str) -> str:
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    run("git", "init", "--quiet", "--initial-branch=main")
+    run("git", "config", "user.email", "ci@localhost")
+    run("git", "config", "user.name", "ci")
+    for message, names in (("first", ("pooling", "resizing", "judge")), ("second", ("resizing", "judge"))):
+        for name in names:
+            (catalog / f"{name}.py").write_text(f"# {message}\n" + ("" if name == "judge" else "ENTRIES = ()\n"))
+        run("git", "add", ".")
+        run("git", "commit", "--quiet", "--message", message)
+    return run
+
+
+def test_ci_runs_the_families_that_were_changed(repository: Callable[..., str]) -> None:
+    assert repository(".ci/changed") == ",resizing"
+    assert repository(".ci/changed", "HEAD") == ""
+    assert repository(".ci/changed", "nowhere") == ""
+    repository("git", "update-ref", "refs/remotes/origin/main", "HEAD")
+    assert repository(".ci/changed") == ",resizing"  # on main itself: the commit before
+    repository("git", "commit", "--quiet", "--allow-empty", "--message", "third")
+    assert repository(".ci/changed") == ""  # nothing since origin/main
+
+
+def test_ci_asks_for_them() -> None:
+    assert 'make catalog SHARE="1/3$(.ci/changed)"' in (ROOT / ".ci" / "run").read_text()

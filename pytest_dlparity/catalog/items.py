@@ -40,21 +40,54 @@ class Share(NamedTuple):
         return zlib.crc32(name.encode()) % self.of == self.number - 1
 
 
-def share(text: str) -> Share:
+class Choice(NamedTuple):
+    """What of the catalogue runs: a share of all entries, and families and entries by name besides."""
+
+    share: Share | None
+    names: frozenset[str] = frozenset()
+
+    def has(self, family: str, entry: str) -> bool:
+        return bool(self.names & {family, entry}) or (self.share is not None and self.share.has(entry))
+
+
+def choice(text: str) -> Choice:
     """
     Raises:
-        pytest.UsageError: it is no share.
+        pytest.UsageError: a part of it is no share and no name, or the catalogue has an entry that means nothing.
 
-    >>> share("1/3")
-    Share(number=1, of=3)
+    >>> choice("1/3")
+    Choice(share=Share(number=1, of=3), names=frozenset())
+    >>> choice("1/3,pooling").has("pooling", "max-pool2d"), choice("gelu").has("activations", "relu")
+    (True, False)
     """
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise pytest.UsageError(
-            f"--dlparity-catalog={text}: write --dlparity-catalog alone for all of the catalogue, or a share of it such as "
-            "--dlparity-catalog=1/3; a path stands before it."
-        )
-    return Share(int(found[1]), int(found[2]))
+    share, names = None, []
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d+)/(\d+)", part)
+        if found and 1 <= int(found[1]) <= int(found[2]):
+            share = Share(int(found[1]), int(found[2]))
+        elif part in _names():
+            names.append(part)
+        else:
+            raise pytest.UsageError(
+                f"--dlparity-catalog={text}: {part!r} is no share such as 1/3, no family and no entry. Write --dlparity-catalog alone for all of "
+                f"the catalogue; a path stands before it. The families are {', '.join(_families())}."
+            )
+    return Choice(share, frozenset(names))
+
+
+def _families() -> dict[str, tuple[Entry, ...]]:
+    from pytest_dlparity.catalog import specs
+
+    return specs.families()
+
+
+def _names() -> set[str]:
+    from pytest_dlparity.errors import SpecError
+
+    try:
+        return {*_families(), *(entry.name for entries in _families().values() for entry in entries)}
+    except SpecError as error:  # an entry that means nothing
+        raise pytest.UsageError(str(error)) from error
 
 
 class Catalogue:
@@ -68,7 +101,7 @@ class Catalogue:
 
     def __init__(self, config: pytest.Config, asked: Callable[[], Asked], table: Callable[[], dict[str, Device]], rows: Any) -> None:
         self.config, self.asked, self.table, self.key = config, asked, table, rows
-        self.share = share(config.getoption("dlparity_catalog"))
+        self.choice = choice(config.getoption("dlparity_catalog"))
         self.course: Course | None = None
         self.rows: list[dict[str, Any]] = []
         config.addinivalue_line("markers", "dlparity_catalog: an item of --dlparity-catalog.")
@@ -132,9 +165,7 @@ class Families(pytest.Collector):
     catalogue: Catalogue
 
     def collect(self) -> Iterator[pytest.Collector]:
-        from pytest_dlparity.catalog import specs
-
-        for name, entries in specs.families().items():
+        for name, entries in _families().items():
             yield Family.of(self, self.catalogue, name, entries)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]  # as pytest documents it
@@ -160,7 +191,7 @@ class Family(pytest.Collector):
     def collect(self) -> Iterator[pytest.Item]:
         cells = self.catalogue.asked().cells(self.catalogue.table())
         for entry in self.entries:
-            if self.catalogue.share.has(entry.name):
+            if self.catalogue.choice.has(self.family, entry.name):
                 yield from (Point.of(self, entry, library, cell) for library in entry.jax for cell in cells)
 
 
