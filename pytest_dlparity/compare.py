@@ -501,7 +501,17 @@ def _vacuous(name: str, cell: Cell, torch: Outcome, reference: Reference, format
             moves = any(np.any(a) for n, a in reference.torch.leaves.items() if n.startswith("update.") and n.split(".", 2)[2] == parameter)
             return None if moves else Verdict(name, "vacuous", cell, reason="zero update")
         return None if reference.depends(name.removeprefix("grad.")) else Verdict(name, "vacuous", cell, reason="zero gradient")
-    return Verdict(name, "vacuous", cell, reason="constant") if _unmoved(name, noise, reference) else None
+    if _unmoved(name, noise, reference):
+        return Verdict(name, "vacuous", cell, reason="constant")
+    return Verdict(name, "vacuous", cell, reason="flat", detail=(truth.flat[0].item(),)) if _is_flat(name, truth, noise, reference) else None
+
+
+def _is_flat(name: str, truth: np.ndarray, noise: Noise, reference: Reference) -> bool:
+    """Whether an output is one number at these inputs, which rounding does not move, and no gradient or update says more: a dead ReLU."""
+    if name.startswith("state.") or name not in noise.still or np.any(truth != truth.flat[0]) or (truth.size == 1 and np.any(truth)):
+        return False
+    sides = reference.torch.leaves, reference.jax.leaves
+    return not any(np.any(array) for leaves in sides for leaf, array in leaves.items() if leaf.startswith(("grad.", "update.")))
 
 
 def _unmoved(name: str, noise: Noise, reference: Reference) -> bool:

@@ -134,7 +134,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("dlparity_catalog") is not None:
         from pytest_dlparity.catalog import items
 
-        catalogue = items.Catalogue(config, functools.partial(_base, config), functools.partial(_table, config), ROWS)
+        base, table = functools.partial(_base, config), functools.partial(_table, config)
+        catalogue = items.Catalogue(config, base, table, ROWS, LOST, folder or "")
         config.pluginmanager.register(catalogue, "dlparity-catalog")
     if not _is_worker(config):
         config.pluginmanager.register(_Ledger(config), "dlparity-ledger")

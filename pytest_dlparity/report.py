@@ -164,6 +164,7 @@ _SUMMARIES: dict[str, Callable[[Verdict], str]] = {
     "empty": lambda v: f"{v.name} is vacuous: its shape {v.detail[0]} holds no element",
     "no finite": lambda v: f"{v.name} is vacuous: it is nowhere finite on either side",
     "constant": lambda v: f"{v.name} is vacuous: no input moves it",
+    "flat": lambda v: f"{v.name} is vacuous: at these inputs it is {v.detail[0]:g} everywhere, and every gradient is zero",
     "zero gradient": lambda v: (
         f"{v.name} is vacuous: zero everywhere on both sides, and no output depends on {v.name.removeprefix('grad.')}"
     ),
@@ -198,6 +199,7 @@ _ADVICE: dict[str, Callable[[Verdict], str]] = {
     "empty": lambda v: "Give an input of at least one element.",
     "no finite": lambda v: "Look for a mask over everything, or inputs outside the function's domain.",
     "constant": lambda v: "Check that the output depends on the inputs, or leave it out.",
+    "flat": lambda v: "Nothing was tested: draw inputs at which it is not constant.",
     "zero gradient": lambda v: "Nothing was tested. Draw inputs at which it has a gradient, or leave the name out of wrt.",
     "zero update": lambda v: "Nothing was tested. Check the learning rate, the schedule's first steps and which parameters are trained.",
 }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -15,6 +18,7 @@ import torch
 from flax import linen, nnx
 
 import pytest_dlparity as dlp
+from pytest_dlparity import reproducer
 from pytest_dlparity.catalog import activations, atlas, code, items, judge, mutations, specs, torch_side
 from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent
 from pytest_dlparity.draws import fixed, normal
@@ -283,6 +287,22 @@ def test_a_wrong_equivalent_makes_the_run_red(planted):
     result.stdout.fnmatch_lines(["one     2        1      0                  1       0"])
     result.stdout.fnmatch_lines(['*again: pytest --dlparity-catalog -k "wrong[[]jax-cpu-float32[]]" --dlparity-dtypes=float32'])
     assert result.ret == 1
+
+
+def test_a_failure_leaves_a_reproducer(planted):
+    result = planted({"one": (WRONG,)}, "--dlparity-catalog", "--dlparity-reproduce=shown")
+    result.assert_outcomes(failed=1)
+    (script,) = Path("shown").glob("*/*.py")
+    result.stdout.fnmatch_lines([f"*{script.as_posix()}*"])
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "they differ" in done.stdout
+
+
+def test_a_reproducer_that_cannot_be_written_is_told(planted, monkeypatch):
+    monkeypatch.setattr(reproducer, "_placed", mock.Mock(side_effect=PermissionError(13, "Permission denied")))
+    result = planted({"one": (WRONG,)}, "--dlparity-catalog", "--dlparity-reproduce=shown")
+    folder = reproducer.folder("wrong[jax-odd-cpu-float32]")
+    assert f"dlparity: a reproducer is missing, shown/{folder} could not be written (Permission denied): the run fails." in result.outlines
 
 
 def test_paths_run_beside_it(planted):

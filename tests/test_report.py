@@ -171,6 +171,11 @@ SAID: dict[str, tuple[Verdict, str, list[str]]] = {
         "output is vacuous: no input moves it",
         ["Check that the output depends on the inputs, or leave it out."],
     ),
+    "flat": (
+        verdict("flat", "vacuous", detail=(-0.5,)),
+        "output is vacuous: at these inputs it is -0.5 everywhere, and every gradient is zero",
+        ["Nothing was tested: draw inputs at which it is not constant."],
+    ),
     "zero gradient": (
         verdict("zero gradient", "vacuous", "grad.fc.bias"),
         "grad.fc.bias is vacuous: zero everywhere on both sides, and no output depends on fc.bias",

@@ -299,6 +299,36 @@ def test_constants_of_every_kind_are_vacuous(value: Any) -> None:
     assert reasons(check(dlp.layer(value, value, inputs=[X], wrt=[]))) == {"output": "constant"}
 
 
+NEGATIVE = np.array([-1.0, -2.5, -0.25])
+
+
+@pytest.mark.parametrize("side", [jax.nn.relu, lambda x: 0 * x], ids=["right", "wrong"])
+@pytest.mark.parametrize("inputs", [NEGATIVE, NEGATIVE[:1]], ids=["three", "one"])
+def test_an_output_that_is_one_number_at_these_inputs_is_vacuous(side: Any, inputs: np.ndarray) -> None:
+    report = check(dlp.layer(torch.nn.functional.relu, side, inputs=[inputs]))
+    assert report["output"].status == "vacuous" and not report.ok
+    if inputs.size > 1:
+        assert reasons(report)["output"] == "flat"
+        assert "output is vacuous: at these inputs it is 0 everywhere, and every gradient is zero" in str(report)
+        assert "Nothing was tested: draw inputs at which it is not constant." in str(report)
+
+
+FLAT_AND_TESTED: dict[str, dlp.Spec] = {
+    "some are on": dlp.layer(torch.nn.functional.relu, jax.nn.relu, inputs=[np.array([-1.0, 2.0])]),
+    "one step": dlp.layer(torch.floor, jnp.floor, inputs=[np.array([3.5])], wrt=[]),
+    "steps": dlp.layer(torch.floor, jnp.floor, inputs=[np.array([3.5, 4.5])], wrt=[]),
+    "a zero that has a gradient": dlp.layer(
+        lambda p, x: p["w"] * x, lambda p, x: p["w"] * x, inputs=[X], params={"w": lambda rng: np.zeros(8)}, wrt=["w"]
+    ),
+    "a loss of zero": dlp.loss(torch.nn.functional.mse_loss, lambda x, y: ((x - y) ** 2).mean(), inputs=[np.ones(3), np.ones(3)]),
+}
+
+
+@pytest.mark.parametrize("case", FLAT_AND_TESTED)
+def test_one_number_with_a_gradient_or_that_rounding_moves_is_no_vacuum(case: str) -> None:
+    assert check(FLAT_AND_TESTED[case]).ok
+
+
 def test_a_spec_without_inputs_is_vacuous() -> None:
     assert reasons(check(dlp.layer(lambda: torch.ones(3), lambda: jnp.ones(3), inputs=[]))) == {"output": "constant"}
 
@@ -450,7 +480,6 @@ RIGHT = {
         inputs=[X, dlp.booleans(4, 8)],
     ),
     "relu at exact zeros": dlp.layer(torch.relu, jax.nn.relu, inputs=[AT_ZERO]),
-    "relu that never fires": dlp.layer(torch.relu, jax.nn.relu, inputs=[dlp.uniform(4, 8, low=-2.0, high=-1.0)]),
     "argmax": dlp.layer(lambda x: x.argmax(1), lambda x: jnp.argmax(x, 1), inputs=[X], wrt=[]),
     "a label and its float": dlp.layer(lambda x: (x.argmax(1), x.max(1)[0]), lambda x: (jnp.argmax(x, 1), x.max(1)), inputs=[X]),
     "detached on both sides": dlp.layer(lambda x: x.detach() * 2, lambda x: jax.lax.stop_gradient(x) * 2, inputs=[X]),

@@ -96,11 +96,14 @@ class Catalogue:
     Args:
         asked: gives the settings of options and ini values.
         table: gives the devices by name.
-        rows: where an item keeps the rows of its reports.
+        rows, lost: where an item keeps the rows of its reports, and why a reproducer could not be written.
+        reproduce: the folder for reproducers, "" for none.
     """
 
-    def __init__(self, config: pytest.Config, asked: Callable[[], Asked], table: Callable[[], dict[str, Device]], rows: Any) -> None:
-        self.config, self.asked, self.table, self.key = config, asked, table, rows
+    def __init__(
+        self, config: pytest.Config, asked: Callable[[], Asked], table: Callable[[], dict[str, Device]], rows: Any, lost: Any, reproduce: str
+    ) -> None:
+        self.config, self.asked, self.table, self.key, self.lost, self.reproduce = config, asked, table, rows, lost, reproduce
         self.choice = choice(config.getoption("dlparity_catalog"))
         self.course: Course | None = None
         self.rows: list[dict[str, Any]] = []
@@ -121,7 +124,7 @@ class Catalogue:
 
             asked = self.asked()
             dtypes = list(dict.fromkeys(cell.dtype for cell in asked.cells(self.table())))
-            self.course = judge.Course(self.table(), dtypes, asked.seed, asked.tolerance, asked.strict, asked.localize)
+            self.course = judge.Course(self.table(), dtypes, asked.seed, asked.tolerance, asked.strict, asked.localize, self.reproduce)
         return self.course
 
     # ---------------------------------------------------------------- the end of the run
@@ -223,6 +226,7 @@ class Point(pytest.Item):
             pytest.fail(f"{device.name} was asked for by name, but {absent}.", pytrace=False)
         found = list(judge.cases(self.entry, self.library, self.cell, self.catalogue.begun()))
         rows += [row(one, self.nodeid, self.family) for one in found]
+        self.stash[self.catalogue.lost] = [one.lost for one in found if one.lost]
         if asked.speed and found[0].status in (judge.AGREES, judge.DIFFERS):
             rows[0]["catalog"]["speed"] = self.speed(found[0], device)
         if failed := [one for one in found if one.status == judge.FAILED]:

@@ -19,7 +19,7 @@ from pytest_dlparity.matrix import Cell, Device
 from pytest_dlparity.report import Report
 
 AGREES, DIFFERS, FAILED, SKIPPED = STATUSES = ("agrees", "differs as written", "failed", "skipped")
-EQUAL = ("no finite", "constant", "zero gradient", "zero update")  # what an edge may be: the same on both sides, and nothing that moves
+EQUAL = ("no finite", "constant", "flat", "zero gradient", "zero update")  # what an edge may be: the same on both sides, and nothing that moves
 NEAR = 1e-2  # relative: the number of a Difference is written with two digits, and bfloat16 has as many
 REST = 100  # cases after which jax's compiled programs are forgotten: some of them serve the next case again
 KEPT = 8  # references held for the other cells of an entry
@@ -36,6 +36,7 @@ class Found:
     status: str
     says: str = ""  # why it failed or was skipped, or which differences it has
     report: Report | None = None
+    lost: str = ""  # why a reproducer that was asked for could not be written
 
     def __str__(self) -> str:
         return f"{self.entry.name} [{self.library}, {self.case}, {self.cell}] {self.status}" + (f": {self.says}" if self.says else "")
@@ -48,6 +49,7 @@ class Course:
     Args:
         dtypes: of the whole matrix, so that every cell sees the same numbers.
         localize: as in check(): looks for where and why only after a failure.
+        reproduce: the folder into which a reproducer of each failure goes, "" for none.
         kept: how many references are held.
         first: a course of the same cases at another seed or in other dtypes, which holds its references: what was compiled there serves again.
     """
@@ -58,6 +60,7 @@ class Course:
     tolerance: Any = "auto"
     strict: bool = False
     localize: str = "off"
+    reproduce: str = ""
     kept: float = KEPT
     first: Course | None = None
     _begun: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
@@ -154,9 +157,15 @@ def _one(entry: Entry, way: Equivalent, library: str, case: str, cell: Cell, cou
     given = parity.in_cell(ready, cell, course.devices[cell.device], course.tolerance, course.strict, again)
     known = [d for d in way.differs if d.case == case and (not d.dtypes or cell.dtype in d.dtypes)]
     status, says, wrong = verdict(given, known, case in entry.edges)
+    lost = ""
     if wrong is not None:
-        says = str(explain.explained(wrong, ready.reference, course.localize))
-    return Found(entry, library, case, cell, status, says, given)
+        wrong = explain.explained(wrong, ready.reference, course.localize)
+        if course.reproduce:
+            from pytest_dlparity import reproducer
+
+            wrong, lost = reproducer.noted(wrong, ready, course.reproduce, f"{entry.name}[{library}-{case}-{cell}]")
+        says = str(wrong)
+    return Found(entry, library, case, cell, status, says, given, lost)
 
 
 def verdict(given: Report, known: Sequence[Difference], is_edge: bool = False) -> tuple[str, str, Report | None]:
