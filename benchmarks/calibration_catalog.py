@@ -1,7 +1,7 @@
 """How far the right pairs of the catalogue stay below the limits of a verdict, and how far its mutants lie above: a part of docs/verdicts.md.
 
     python benchmarks/calibration_catalog.py                       all entries, 20 seeds, three dtypes, every mutant: about two hours on two cores
-    python benchmarks/calibration_catalog.py --every 25 --seeds 2  a part of it, on the screen only
+    python benchmarks/calibration_catalog.py --every 25 --seeds 2  a part of it, on the screen only; as is --only relu,gelu
     python benchmarks/calibration_catalog.py --render              writes the table and the figure from the figures that are stored
 
 The right pairs are the entries of pytest_dlparity/catalog/, over their cases and edges, each with the numbers of every seed; the faults are made of
@@ -12,6 +12,7 @@ is printed, and the exit status is 1. What an entry gave is kept in --keep as so
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import itertools
 import json
@@ -20,7 +21,6 @@ import multiprocessing
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,10 @@ def gathered(names: Sequence[str], seeds: int, faults: bool, jobs: int, keep: Pa
     with keep.open("a") as file:
         if not lines:
             print(json.dumps([seeds, faults]), file=file, flush=True)
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, spawn, ready, max_tasks_per_child=40) as pool:
-            for count, done in enumerate(as_completed([pool.submit(measured, name, seeds, faults) for name in wanted]), 1):
-                one = done.result()
+        # a new process after some entries: what XLA compiled is never given back whole
+        with multiprocessing.get_context("spawn").Pool(jobs, ready, maxtasksperchild=40) as pool:
+            found = pool.imap_unordered(functools.partial(measured, seeds=seeds, faults=faults), wanted)
+            for count, one in enumerate(found, 1):
                 known[one["entry"]] = one
                 print(json.dumps(one), file=file, flush=True)
                 print(f"{count} of {len(wanted)}: {one['entry']}", file=sys.stderr)
@@ -274,6 +274,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--every", type=int, default=1, help="each n-th entry; the figures are then not stored")
+    parser.add_argument("--only", default="", help="these entries; the figures are then not stored")
     parser.add_argument("--no-mutants", action="store_true", help="the right pairs alone; the figures are then not stored")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--keep", type=Path, default=KEPT, help="what each entry gave, for a run that goes on")
@@ -284,9 +285,12 @@ def main() -> int:
         return 0
     from pytest_dlparity.catalog import specs
 
-    names = list(specs.entries())[:: given.every]
+    known = list(specs.entries())
+    names = given.only.split(",") if given.only else known[:: given.every]
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"--only names {', '.join(unknown)}, and the catalogue has no such entry.")
     stored = summary(gathered(names, given.seeds, not given.no_mutants, given.jobs, given.keep), given.seeds)
-    if given.every == 1 and not given.no_mutants:
+    if given.every == 1 and not given.only and not given.no_mutants:
         STORED.write_text(json.dumps(stored, indent=1) + "\n")
         render(stored)
     print(section(stored))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.example_libraries.optimizers as examples
@@ -242,10 +243,11 @@ def test_an_optimizer_that_needs_more_than_gradients_is_refused_in_words() -> No
 # ---------------------------------------------------------------- rounding on a traced function
 
 
-def rounded(function: Any, *args: Any, roundoff: float = 2.0**-20, key: int = 1) -> list[np.ndarray]:
+def rounded(function: Any, *args: Any, roundoff: float = 2.0**-20, key: int = 1, whole: bool = False) -> list[np.ndarray]:
     with jax.enable_x64(True):
         traced = jax.jit(function).trace(*args)
-        rounder = jax_rounding.Rounder(traced.jaxpr)
+        rounder: Any = jax_rounding.Rounder(traced.jaxpr)
+        rounder = jax.jit(rounder) if whole else rounder
         return [np.asarray(out) for out in rounder(jax_rounding.key(key), np.float64(roundoff), *jax.tree.leaves(args))]
 
 
@@ -264,12 +266,13 @@ ROUNDED: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["by operation", "whole"])
 @pytest.mark.parametrize("case", ROUNDED)
-def test_a_rounded_function_is_the_function_up_to_roundings(case: str) -> None:
+def test_a_rounded_function_is_the_function_up_to_roundings(case: str, whole: bool) -> None:
     x = np.linspace(0.1, 1, 12).reshape(3, 4)
     with jax.enable_x64(True):
         plain = [np.asarray(out) for out in jax.tree.leaves(ROUNDED[case](x))]
-    moved, still = rounded(ROUNDED[case], x), rounded(ROUNDED[case], x, roundoff=0.0)
+    moved, still = (rounded(ROUNDED[case], x, roundoff=roundoff, whole=whole) for roundoff in (2.0**-20, 0.0))
     for right, found, same in zip(plain, moved, still, strict=True):
         assert found.shape == right.shape and found.dtype == right.dtype
         np.testing.assert_allclose(found, right, rtol=1e-3, atol=1e-3)
@@ -281,6 +284,38 @@ def test_roundings_of_two_keys_differ_and_of_one_key_repeat() -> None:
     x = np.linspace(0.1, 1, 64)
     first, again, other = (rounded(jnp.tanh, x, key=key)[0] for key in (1, 1, 2))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_signs_are_even_and_have_no_memory() -> None:
+    """Of neighbouring numbers, of neighbouring runs and of operations beside each other: correlations within 5 standard deviations of 0."""
+    x = np.linspace(1, 2, 4096)
+    with jax.enable_x64(True):
+        keys = [jax_rounding._child(jax_rounding.key(run), index) for run in range(4) for index in range(4)]
+        signs = np.array([np.sign(np.asarray(jax_rounding._moved(key, x, 2.0**-20)) / x - 1) for key in keys])
+    apart = np.corrcoef(np.concatenate([signs, np.roll(signs[:1], 1, axis=1)]))
+    assert np.abs(signs.mean(axis=1)).max() < 5 / 64 and np.abs(apart - np.eye(len(apart))).max() < 5 / 64
+
+
+@pytest.mark.parametrize(("most", "whole"), [(jax_side.WHOLE, True), (0, False)], ids=["small", "large"])
+def test_a_small_program_is_compiled_whole_to_round_everywhere(monkeypatch: pytest.MonkeyPatch, most: int, whole: bool) -> None:
+    monkeypatch.setattr(jax_side, "WHOLE", most)
+    with jax_side.settings("float64", "highest"):
+        made = jax_side.Rounded(jax_side.Compiled(lambda x: jnp.tanh(x) * x, True, True))
+        made.roundoff = 2.0**-20
+        x = np.linspace(0.1, 1, 5)
+        first, second = (np.asarray(made(x)) for _ in range(2))
+    np.testing.assert_allclose(first, np.tanh(x) * x, rtol=1e-5)
+    assert not np.array_equal(first, second)
+    assert [isinstance(rounder, jax_rounding.Rounder) for rounder in made.rounders.values()] == [not whole]
+
+
+def test_xla_takes_its_older_code_generator_for_the_reference_where_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    jax_side._quick.cache_clear()
+    assert jax_side._quick() == {"xla_cpu_use_fusion_emitters": False}
+    jax_side._quick.cache_clear()
+    monkeypatch.setattr(jax, "jit", mock.Mock(side_effect=ValueError("No such compile option: 'xla_cpu_use_fusion_emitters'")))
+    assert jax_side._quick() == {}
+    jax_side._quick.cache_clear()
 
 
 def test_equal_numbers_round_alike_so_that_ties_stay_ties() -> None:

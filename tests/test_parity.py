@@ -16,6 +16,8 @@ import pytest
 import torch
 
 import pytest_dlparity as dlp
+from pytest_dlparity import matrix, parity
+from pytest_dlparity.frameworks import jax as jax_side
 from pytest_dlparity.matrix import Cell
 
 X = dlp.normal(4, 8)
@@ -276,6 +278,7 @@ def test_a_check_can_be_repeated_with_the_same_result() -> None:
 @pytest.fixture
 def compiled() -> Iterator[list[str]]:
     """The names of what XLA compiles while the test runs."""
+    jax_side._quick()  # asks XLA once in a process
     seen: list[str] = []
 
     def listen(event: str, seconds: float, **more: Any) -> None:
@@ -349,3 +352,65 @@ def test_a_number_on_the_bound_of_what_a_loss_takes() -> None:
     assert check(dlp.loss(torch.nn.BCELoss(), entropy, **given), dtypes=["float32", "bfloat16"]).ok
     wrong = check(dlp.loss(torch.nn.BCELoss(), lambda x, y: entropy(x, 1 - y), **given))
     assert [v.status for v in wrong.verdicts] == ["semantics", "semantics"]
+
+
+# ---------------------------------------------------------------- many seeds of one spec
+
+MODELS: dict[str, Any] = {
+    "function": lambda: torch.tanh,
+    "module": lambda: torch.nn.Linear(8, 3),
+    "optimizer": lambda: lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
+    "training": lambda: torch.nn.Linear(8, 3),
+}
+
+
+def spec_of(kind: str, side: Any) -> dlp.Spec:
+    if kind == "function":
+        return dlp.layer(side, jnp.tanh, inputs=[X])
+    if kind == "module":
+        return dlp.layer(side, lambda p, x: x @ p["weight"].T + p["bias"], inputs=[X])
+    if kind == "optimizer":
+        return dlp.optimizer(side, optax.sgd(0.1, momentum=0.9), params={"w": X}, steps=2)
+    return dlp.model(
+        side,
+        lambda p, x: x @ p["weight"].T + p["bias"],
+        inputs=[X, dlp.normal(4, 3)],
+        loss=dlp.loss(torch.nn.functional.mse_loss, lambda z, y: ((z - y) ** 2).mean()),
+        optimizer=dlp.optimizer(lambda params: torch.optim.SGD(params, lr=0.1), optax.sgd(0.1)),
+        steps=2,
+    )
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_another_seed_of_a_spec_is_that_seed_and_compiles_nothing(kind: str, compiled: list[str]) -> None:
+    def made(seed: int) -> Any:
+        with parity.seeded(seed):
+            return MODELS[kind]()
+
+    cell, device = Cell("cpu", "bfloat16"), matrix.devices()["cpu"]
+    first = parity.begun(spec_of(kind, made(0)), 0, ["float32", "bfloat16"])
+    parity.in_cell(first, cell, device)
+    fresh = parity.begun(spec_of(kind, made(5)), 5, ["bfloat16"])
+    wanted = parity.in_cell(fresh, cell, device)
+    compiled.clear()
+    again = parity.reseeded(first, made(5), 5, ["bfloat16"])
+    found = parity.in_cell(again, cell, device)
+    assert compiled == []
+    for name, array in fresh.reference.torch.leaves.items():
+        assert np.array_equal(array, again.reference.torch.leaves[name]) and not np.array_equal(array, first.reference.torch.leaves[name])
+    for name, array in fresh.reference.jax.leaves.items():
+        np.testing.assert_array_equal(array, again.reference.jax.leaves[name])
+    assert [(v.name, v.status, v.error) for v in found.verdicts] == [(v.name, v.status, v.error) for v in wanted.verdicts]
+
+
+def test_paired_draws_are_those_of_one_seed() -> None:
+    def dropped(x: jax.Array) -> jax.Array:
+        return jnp.where(jax.random.bernoulli(jax.random.key(0), 0.5, x.shape), x / 0.5, 0.0)
+
+    spec = dlp.layer(torch.nn.Dropout(0.5), dropped, inputs=[X], train=True, shared_randomness=True)
+    begun = parity.begun(spec, 0, ["float32"])
+    with pytest.raises(
+        dlp.SpecError,
+        match=r"^shared_randomness=True pairs the draws of one seed\. Check each seed by itself: dlp\.check\(spec, seed=1\)\.$",
+    ):
+        parity.reseeded(begun, torch.nn.Dropout(0.5), 1, ["float32"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent, Inputs
-from pytest_dlparity.draws import fixed, normal
+from pytest_dlparity.draws import Draw, fixed, normal
 
 REEXPORTED = ("relu relu6 leaky_relu elu celu selu gelu silu softplus soft_sign sigmoid log_sigmoid hard_sigmoid hard_silu hard_tanh softmax "
               "log_softmax glu tanh").split()  # fmt: skip
@@ -38,7 +38,20 @@ AT_BOUNDS = "At its bounds torch's gradient is 0, jax's is {}."
 def elementwise(name: str, torch: str, jax: str | Equivalent, *bounds: float, one: Inputs = ONE, **more: Any) -> Entry:
     """An elementwise function at ordinary inputs, at zero, at its bounds, and where it is large, tiny or not finite."""
     edges = EDGES | ({"bounds": [fixed([*bounds, 0.75])]} if bounds else {})
-    return Entry(name=name, torch=torch, jax={"jax": exported(jax), **more.pop("others", {})}, cases=CASES | {"one": one}, edges=edges, **more)
+    edges |= more.pop("more_edges", {})
+    cases = {case: [apart(draw, bounds) for draw in inputs] for case, inputs in (CASES | {"one": one}).items()}
+    return Entry(name=name, torch=torch, jax={"jax": exported(jax), **more.pop("others", {})}, cases=cases, edges=edges, **more)
+
+
+def apart(draw: Draw, bounds: Sequence[float]) -> Draw:
+    """A draw that meets none of the bounds, as numbers of eight bits otherwise do by chance: what is so there has an edge of its own."""
+
+    def make(rng: np.random.Generator) -> np.ndarray:
+        made = draw.make(rng)
+        near = np.any([np.abs(made - bound) < abs(bound) / 64 for bound in bounds], axis=0)
+        return np.where(near, 17 / 16 * made, made)
+
+    return Draw(f"{draw!r} apart from {', '.join(f'{bound:g}' for bound in bounds)}", make) if bounds else draw
 
 
 def exported(way: str | Equivalent) -> Equivalent:
@@ -130,7 +143,11 @@ ENTRIES = (
         "lambda x: jnp.where(2.0 * x > 5.0, x, jax.nn.softplus(2.0 * x) / 2.0)", 2.5,
         notes={"jax.nn.softplus has neither beta nor threshold.": "jax.nn.softplus"},
     ),
-    elementwise("softsign", "torch.nn.Softsign()", in_half("jax.nn.soft_sign", "the two terms of its gradient cancel", "jax has no digit right")),
+    elementwise(
+        "softsign", "torch.nn.Softsign()",
+        in_half("jax.nn.soft_sign", "the two terms of its gradient cancel", "jax has no digit right"),
+        more_edges={"large": [fixed([290.0, -290.0, 300.0, -300.0, 310.0, -310.0])]},
+    ),
     elementwise("sigmoid", "torch.nn.Sigmoid()", "jax.nn.sigmoid"),
     elementwise("log-sigmoid", "torch.nn.LogSigmoid()", "jax.nn.log_sigmoid"),
     elementwise("nn-tanh", "torch.nn.Tanh()", "jax.nn.tanh"),

@@ -424,7 +424,7 @@ ENTRIES: tuple[Entry, ...] = (
                 "equinox": "eqx.nn.Dropout(0.25)",
                 "haiku": "hk.transform(lambda x: hk.dropout(hk.next_rng_key(), 0.25, x))" if train else "hk.transform(lambda x: x)",
             },
-            cases={"batch": [normal(5, 7)], "one": [normal(1, 1)]},
+            cases={"batch": [normal(5, 7)], "batch of one": [normal(1, 11)]},
             options={"train": True, "shared_randomness": True} if train else {"train": False},
             notes={"draws": "each library draws its own numbers; both sides get the same ones here (docs/specs.md, shared randomness)"}
             if train

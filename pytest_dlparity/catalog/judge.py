@@ -81,9 +81,9 @@ class Course:
 
     def _made(self, entry: Entry, library: str, case: str) -> Any:
         dtypes = [dtype for dtype in self.dtypes if not entry.dtypes or dtype in entry.dtypes]  # the others do not coarsen its inputs
-        if self.first is not None:
-            torch = specs.torch_side_of(entry, specs.equivalent(entry, library), self.seed)
-            return parity.reseeded(self.first.begun(entry, library, case), torch, self.seed, dtypes)
+        before = self.first.begun(entry, library, case) if self.first is not None else None
+        if before is not None and not before.prep.spec.shared_randomness:  # which pairs the draws of one seed
+            return parity.reseeded(before, specs.torch_side_of(entry, specs.equivalent(entry, library), self.seed), self.seed, dtypes)
         return parity.begun(specs.spec(entry, library, case, self.seed), self.seed, dtypes)
 
     def at(self, seed: int, dtypes: Sequence[str]) -> Course:

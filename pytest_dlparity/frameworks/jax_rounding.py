@@ -104,7 +104,8 @@ def key(seed: int) -> Any:
 
 
 def _child(key: Any, index: Any) -> Any:
-    return (key ^ (jnp.asarray(index).astype(jnp.uint64) + jnp.uint64(0x9E3779B97F4A7C15))) * jnp.uint64(0xD1342543DE82EF95)
+    """Another key for each index: an operation in a program, an iteration of a loop. Odd factors, so that no two of a program are the same."""
+    return key * jnp.uint64(0xD1342543DE82EF95) + (jnp.asarray(index).astype(jnp.uint64) + jnp.uint64(1)) * jnp.uint64(0x9E3779B97F4A7C15)
 
 
 @jax.jit
