@@ -48,7 +48,7 @@ types: $(READY)
 	$(PY) -m mypy
 
 clean:
-	rm -rf .venv .atlas.json .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .atlas.json .calibration.jsonl .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(READY): pyproject.toml requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "$(PYTHON) is Python %d.%d and pytest-dlparity needs 3.11 or newer: say which one to use, as in `make $(or $(MAKECMDGOALS),test) PYTHON=python3.12`." % v[:2] or 0)'

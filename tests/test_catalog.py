@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -24,6 +25,7 @@ from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent
 from pytest_dlparity.draws import fixed, normal
 from pytest_dlparity.matrix import Cell
 
+ROOT = Path(__file__).parent.parent
 CELL = Cell("cpu", "float32")
 SILU = Entry("silu-here", "F.silu", {"jax": "jax.nn.silu"}, {"odd": [normal(3, 5)]})
 ZERO = Difference("grad.input", "zero", "at 0 torch gives the slope, jax 1", "jax/_src/nn/functions.py")
@@ -66,6 +68,10 @@ def found(entry: Entry, library: str = "jax", cell: Cell = CELL) -> dict[str, ju
         (
             {"jax": {"jax": Equivalent("jax.nn.silu", differs=(Difference("output", "odd", "", ""),))}},
             "'silu-here' differs in jax at output without words or without a source. Give says= and source=.",
+        ),
+        (
+            {"notes": {"beta": "torch has none"}},
+            "'silu-here' has a note of 'beta' without a source. Write it at the end, in parentheses: (torch.nn.Linear).",
         ),
     ],
 )
@@ -127,6 +133,69 @@ def test_channels_go_last():
 @pytest.mark.parametrize("name", activations.REEXPORTED)
 def test_flax_exports_the_functions_of_jax(name):
     assert getattr(linen, name) is getattr(nnx, name) is getattr(jax.nn, name)
+
+
+# ---------------------------------------------------------------- sources
+
+PACKAGES = "torch|jax|flax|optax|equinox|haiku"
+UPSTREAM = re.compile(r"torch: (aten/src/ATen/native|torch/csrc/autograd)/[\w/]+\.(cpp|h)(, \w+)?")  # files that the wheels do not hold
+
+
+def dangling(source: str) -> str:
+    """Why one source cannot be looked up here, "" where it can: an address, a name, a file and a word in it, a rule of torch's derivatives."""
+    if re.fullmatch(r"https://\S+", source) or UPSTREAM.fullmatch(source):
+        return ""
+    if found := re.match(r"docs/[\w/]+\.md", source):
+        return "" if (ROOT / found[0]).exists() else "no such page"
+    if found := re.match(r"torch: tools/autograd/derivatives\.yaml, (\w+)", source):
+        return "" if hasattr(torch.ops.aten, found[1]) else "torch has no such operation"
+    if found := re.match(rf"({PACKAGES})(/[\w/]+\.py)(?:[,:] (\w+))?", source):
+        file = Path(importlib.import_module(found[1]).__file__ or "").parent / found[2][1:]
+        return "" if file.exists() and (found[3] or "") in file.read_text() else "no such file, or it says nothing of that"
+    if found := re.match(rf"(?:{PACKAGES})(?:\.\w+)+", source):
+        return "" if resolves(found[0].split(".")) else "no such name"
+    return "neither an address nor a name nor a file"
+
+
+def resolves(parts: list[str]) -> bool:
+    for split in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:split]))
+        except ImportError:
+            continue
+        for part in parts[split:]:
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
+@pytest.mark.parametrize("family", specs.families())
+def test_every_source_can_be_looked_up(family):
+    wrong = set()
+    for entry in specs.families()[family]:
+        told = [d.source for way in entry.equivalents().values() for d in way.differs]
+        told += [said[said.rindex(" (") + 2 : -1] for said in entry.notes.values()]
+        wrong |= {(entry.name, source, why) for sources in told for source in sources.split("; ") if (why := dangling(source))}
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("torch.nn.Linear", ""),
+        ("torch.nn.Linaer", "no such name"),
+        ("jax/_src/lax/lax.py, pow_p", ""),
+        ("jax/_src/lax/lax.py, power_of_p", "no such file, or it says nothing of that"),
+        ("jax/_src/lax/lux.py", "no such file, or it says nothing of that"),
+        ("torch: tools/autograd/derivatives.yaml, amax", ""),
+        ("torch: tools/autograd/derivatives.yaml, amaxi", "torch has no such operation"),
+        ("docs/specs.md, shared randomness", ""),
+        ("docs/spec.md", "no such page"),
+        ("as everybody knows", "neither an address nor a name nor a file"),
+    ],
+)
+def test_a_source_that_leads_nowhere_is_seen(source, why):
+    assert dangling(source) == why
 
 
 # ---------------------------------------------------------------- the judge

@@ -103,7 +103,7 @@ ENTRIES = (
     elementwise("relu6", "torch.nn.ReLU6()", at_nan("jax.nn.relu6", "0", f"{JAX}: relu6's rule is where((x > 0) & (x < 6), g, 0)"), 6.0),
     elementwise("leaky-relu", "torch.nn.LeakyReLU(0.2)", at_zero("lambda x: jax.nn.leaky_relu(x, negative_slope=0.2)")),
     elementwise(
-        "prelu", "torch.nn.PReLU()", prelu("lambda p, x: jnp.where(x > 0, x, p['weight'] * x)", "where() hands 0 to the branch not taken"),
+        "prelu", "torch.nn.PReLU()", prelu("lambda p, x: jnp.where(x > 0, x, p['weight'] * x)", "https://docs.jax.dev/en/latest/faq.html#gradients-contain-nan-where-using-where"),
         others={
             "linen": prelu("linen.PReLU()", "flax/linen/activation.py: PReLU is where(x >= 0, ...)"),
             "nnx": prelu("nnx.PReLU()", "flax/nnx/nn/activations.py: PReLU is where(x >= 0, ...)"),
@@ -129,7 +129,7 @@ ENTRIES = (
     elementwise("selu", "torch.nn.SELU()", at_nan("jax.nn.selu", "NaN", f"{JAX}: selu multiplies by exp(x)")),
     elementwise(
         "gelu", "torch.nn.GELU()", Equivalent("lambda x: jax.nn.gelu(x, approximate=False)", {'approximate="none"': "approximate=False"}),
-        notes={"The defaults are opposite: torch computes erf, jax.nn.gelu the tanh form.": "jax.nn.gelu(x, approximate=True)"},
+        notes={"defaults": "they are opposite: torch computes erf, jax.nn.gelu the tanh form (torch.nn.GELU; jax.nn.gelu)"},
     ),
     elementwise(
         "gelu-tanh", 'torch.nn.GELU(approximate="tanh")',
@@ -141,7 +141,7 @@ ENTRIES = (
     elementwise(
         "softplus-beta", "torch.nn.Softplus(beta=2.0, threshold=5.0)",
         "lambda x: jnp.where(2.0 * x > 5.0, x, jax.nn.softplus(2.0 * x) / 2.0)", 2.5,
-        notes={"jax.nn.softplus has neither beta nor threshold.": "jax.nn.softplus"},
+        notes={"arguments": "jax.nn.softplus has neither beta nor threshold (jax.nn.softplus)"},
     ),
     elementwise(
         "softsign", "torch.nn.Softsign()",

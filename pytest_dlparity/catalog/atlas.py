@@ -223,7 +223,7 @@ def section(entry: Entry, results: Results) -> list[str]:
         *_fence(entry.torch),
         *(line for library, way in entry.equivalents().items() for line in equivalent(entry, library, way, results)),
         *(f"- **{TITLES[library]}**: no equivalent. {_sentence(why)}" for library, why in entry.missing.items()),
-        *(f"- {_sentence(note)} Source: {source}." for note, source in entry.notes.items()),
+        *(f"- **{topic[:1].upper()}{topic[1:]}**: {said}." for topic, said in entry.notes.items()),
         f"- Inputs: {inputs}." + (f" Edges: {', '.join(entry.edges)}." if entry.edges else ""),
         "",
     ]

@@ -21,7 +21,8 @@ class Difference:
         leaf: the leaf that must disagree, such as "grad.input".
         case: the name of the case or edge in which it does.
         says: one sentence: "torch gives 0, jax NaN".
-        source: where that is documented: an address, or a file and function of the library.
+        source: where that is documented: an address, a name ("flax.nnx.GRUCell"), or a file and what stands there ("jax/_src/lax/lax.py, pow_p"); several
+            with semicolons between.
         torch, jax: the number that each side gives at the place where they differ most, where it is always the same one.
         dtypes: the dtypes in which it shows; all where empty.
     """
@@ -74,7 +75,7 @@ class Entry:
         options: further arguments of the spec: wrt, params, train, steps, precision.
         of: the torch entity as users look for it: "torch.nn.Conv2d". By default the code up to its parenthesis.
         missing: libraries without an equivalent, each with the reason in words.
-        notes: what differs between torch and the field's habits (defaults, layouts), each with its source.
+        notes: by topic, what differs between torch and the field's habits (defaults, layouts), with the sources in parentheses at the end.
         dtypes: the only dtypes it is for; all where empty.
     """
 

@@ -142,7 +142,7 @@ FACTORS = [
                 "grad.input",
                 "singular",
                 "of a singular matrix torch's gradient is 0, jax's the matrix of cofactors",
-                "torch: FunctionsManual.cpp, linalg_det_backward; jax/_src/numpy/linalg.py, _det_jvp by cofactors",
+                "torch: torch/csrc/autograd/FunctionsManual.cpp, linalg_det_backward; jax/_src/numpy/linalg.py, _det_jvp by cofactors",
                 torch=0.0,
             ),
         ),

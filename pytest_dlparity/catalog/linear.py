@@ -36,8 +36,8 @@ def _linear(bias: bool) -> Entry:
         cases={"batch": [normal(7, 5)], "one": [normal(1, 5)], "sequence": [normal(2, 3, 5)]},
         notes={
             "initialisation": "torch draws weight and bias uniformly within 1/sqrt(in_features); flax and haiku draw the weight from a "
-            "truncated normal of variance 1/in and begin with a bias of zero (torch.nn.Linear.reset_parameters; flax "
-            "default_kernel_init; haiku Linear)"
+            "truncated normal of variance 1/in and begin with a bias of zero (torch.nn.Linear.reset_parameters; "
+            "flax.linen.linear.default_kernel_init; haiku.Linear)"
         },
     )
 
@@ -96,6 +96,10 @@ PAIR = {"batch": [normal(4, 7), normal(4, 7)], "one": [normal(1, 1), normal(1, 1
 ZEROS = {"a row of zeros": [fixed(np.array([[0.0, 0, 0], [1, 2, 3]])), fixed(np.array([[1.0, 2, 3], [0, 0, 0]]))]}
 EQUAL = {"equal rows": [fixed(np.array([[1.0, 2, 3], [0, 0, 0]])), fixed(np.array([[1.0, 2, 3], [0, 0, 0]]))]}
 WIDE = ("float64", "float32", "bfloat16")  # their range holds the square of an epsilon
+IN_HALF = {
+    "cosine": {"float16": "eps=1e-8 is 0 there, and a row of zeros NaN (torch.nn.functional.cosine_similarity)"},
+    "distance": {"float16": "the square of eps=1e-6 is 0 there (torch.nn.functional.pairwise_distance)"},
+}
 
 # name: (torch, jax, cases)
 PRODUCTS = {
@@ -191,7 +195,8 @@ ENTRIES: tuple[Entry, ...] = (
         notes={
             "indices out of range": "torch raises an error on the CPU; jax clamps them when it reads, and drops their gradient "
             "(https://docs.jax.dev/en/latest/notebooks/Common_Gotchas_in_JAX.html#out-of-bounds-indexing)",
-            "initialisation": "torch draws from a normal of variance 1, flax of variance 1/features, haiku from a truncated normal of 1",
+            "initialisation": "torch draws from a normal of variance 1, flax of variance 1/features, haiku from a truncated normal of 1 "
+            "(torch.nn.Embedding; flax.linen.Embed; haiku.Embed)",
         },
     ),
     Entry(
@@ -262,7 +267,7 @@ ENTRIES: tuple[Entry, ...] = (
         )
         for name, more in (
             ("", {"cases": PAIR}),
-            ("-zeros", {"cases": ZEROS, "dtypes": WIDE, "notes": {"float16": "eps=1e-8 is 0 there, and a row of zeros NaN"}}),
+            ("-zeros", {"cases": ZEROS, "dtypes": WIDE, "notes": IN_HALF["cosine"]}),
         )
     ],
     *[
@@ -276,7 +281,7 @@ ENTRIES: tuple[Entry, ...] = (
         for name, p, order, more in (
             ("1", "1.0", "1", {"cases": PAIR, "edges": EQUAL}),
             ("2", "2.0", "2", {"cases": PAIR}),
-            ("2-equal", "2.0", "2", {"cases": EQUAL, "dtypes": WIDE, "notes": {"float16": "the square of eps=1e-6 is 0 there"}}),
+            ("2-equal", "2.0", "2", {"cases": EQUAL, "dtypes": WIDE, "notes": IN_HALF["distance"]}),
             ("inf", "float('inf')", "jnp.inf", {"cases": PAIR, "edges": EQUAL}),
         )
     ],

@@ -115,7 +115,7 @@ CROSS_ENTROPY = [
         {"optax": f"{INTEGER}(x, y)"},
         CLASSES,
         edges={"sure": SURE, "sure and wrong": WRONG, "masked classes": MASKED},
-        notes={"mean": "torch takes the mean over the batch, optax gives a loss for each row"},
+        notes={"mean": "torch takes the mean over the batch, optax gives a loss for each row (torch.nn.CrossEntropyLoss; optax.softmax_cross_entropy)"},
     ),
     *reduced(
         "cross-entropy-smoothed",
@@ -337,7 +337,7 @@ REGRESSION = [
         {"optax": "optax.squared_error(x, y)"},
         PAIRS,
         edges=TIES,
-        notes={"half": "optax.l2_loss is half of it"},
+        notes={"half": "optax.l2_loss is half of it (optax.l2_loss)"},
     ),
     *reduced(
         "l1",
@@ -351,7 +351,7 @@ REGRESSION = [
                     f"grad.input{i}",
                     "ties",
                     "where both are equal torch's gradient is 0, jax's is that of x > 0",
-                    "torch/csrc/autograd, abs_backward (sgn); jax/_src/lax/lax.py, abs_p",
+                    "torch: tools/autograd/derivatives.yaml, abs: grad * self.sgn(); jax/_src/lax/lax.py, _abs_jvp_rule: select(x >= 0, g, -g)",
                     torch=0.0,
                     jax=sign / 4,
                 )

@@ -259,8 +259,9 @@ ENTRIES: tuple[Entry, ...] = (
         cases={"ties": TIES},
         edges={"infinite": NOT_FINITE, "nan": NANS},
         notes={
-            "ties": "both give the gradient to the first of equal numbers in a window (ATen max_pool2d; XLA SelectAndScatter with ge)",
-            "random windows": "torch.nn.FractionalMaxPool2d is not here: it draws its windows from torch's generator, and no jax library has it",
+            "ties": "both give the gradient to the first of equal numbers in a window (torch: aten/src/ATen/native/cpu/MaxPoolKernel.cpp; https://openxla.org/xla/operation_semantics#selectandscatter)",
+            "random windows": "torch.nn.FractionalMaxPool2d is not here: it draws its windows from torch's generator, and no jax library has it "
+            "(torch.nn.FractionalMaxPool2d)",
         },
     ),
     Entry(

@@ -8,7 +8,8 @@ from pytest_dlparity.draws import normal
 GATES = {
     "biases": "torch adds two biases to each gate, flax, equinox and haiku one: the sum of torch's (torch.nn.LSTM; flax.linen.LSTMCell)",
     "state": "torch takes and gives (h, c), flax carries (c, h) (flax.linen.LSTMCell)",
-    "layout": "torch is (time, batch, features) unless batch_first=True; linen.RNN and nnx.RNN are (batch, time, features) unless time_major=True",
+    "layout": "torch is (time, batch, features) unless batch_first=True; linen.RNN and nnx.RNN are (batch, time, features) unless time_major=True "
+    "(torch.nn.LSTM; flax.linen.RNN; flax.nnx.RNN)",
 }
 
 # ---------------------------------------------------------------- whole layers, written with lax.scan

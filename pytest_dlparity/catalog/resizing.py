@@ -13,7 +13,8 @@ RESIZE = "https://docs.jax.dev/en/latest/_autosummary/jax.image.resize.html"
 NOTES = {
     "antialias": f"jax.image.resize smooths when it makes smaller unless antialias=False; torch only with antialias=True ({RESIZE}; {INTERPOLATE})",
     "nearest": f"torch's 'nearest' takes the pixel at floor(i / scale), jax's the nearest centre, which torch calls 'nearest-exact' ({INTERPOLATE})",
-    "cubic": "torch's bicubic has a = -0.75, with antialias=True -0.5; jax's a = -0.5 (Keys 1981; ATen UpSampleBicubic2d; jax.image)",
+    "cubic": "torch's bicubic has a = -0.75, with antialias=True -0.5; jax's a = -0.5 "
+    "(https://doi.org/10.1109/TASSP.1981.1163711; torch: aten/src/ATen/native/UpSample.h; jax.image.resize)",
 }
 
 # name: (torch's mode, jax's method)

@@ -156,6 +156,9 @@ def problems(entry: Entry) -> Iterable[str]:
         if case in entry.cases:
             yield f"has a case and an edge named {case!r}. Rename one of them."
     yield from _unknown("is for the dtype", entry.dtypes, DTYPES, "dtypes")
+    for topic, said in entry.notes.items():
+        if not said.endswith(")"):
+            yield f"has a note of {topic!r} without a source. Write it at the end, in parentheses: (torch.nn.Linear)."
     every = {**entry.cases, **entry.edges}
     for library, way in entry.equivalents().items():
         yield from _unknown(f"runs in {library} only the case", way.cases, every, "cases")
