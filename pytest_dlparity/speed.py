@@ -33,10 +33,13 @@ class Part(NamedTuple):
 Made = Callable[[], Part]
 
 
-def measure(begun: Begun, cell: Cell, device: Device, nodeid: str, report: Report, into: list[Row], threads: int = 1) -> None:
+def measure(
+    begun: Begun, cell: Cell, device: Device, nodeid: str, report: Report, into: list[Row], threads: int = 1, max_time: float = 1.0
+) -> None:
     """Times what the spec is made of, both sides in turn, and appends one row for each side of each part as soon as it is there.
 
-    On the CPU both sides have `threads` threads, whatever the machine has, so that all runs are comparable.
+    On the CPU both sides have `threads` threads, whatever the machine has, so that all runs are comparable. `max_time` is in seconds, for
+    each part.
 
     Raises:
         SpeedError: jax has another number of threads already; or a side raises while it is timed, though it ran while it was
@@ -54,7 +57,7 @@ def measure(begun: Begun, cell: Cell, device: Device, nodeid: str, report: Repor
             part = made()
             if _on_cpu(device):
                 _as_many(threads)
-            times = _paired(part, device, f"{spec.name} [{cell}] {what}")
+            times = _paired(part, device, f"{spec.name} [{cell}] {what}", max_time)
             own = _own(part, device, times, matrix.MODES[cell.mode].compiled)
             known = {
                 "parity": report.ok,
@@ -73,7 +76,7 @@ def measure(begun: Begun, cell: Cell, device: Device, nodeid: str, report: Repor
             )
 
 
-def _paired(part: Part, device: Device, name: str) -> tuple[Timing, ...]:
+def _paired(part: Part, device: Device, name: str, max_time: float) -> tuple[Timing, ...]:
     torch_side, jax_side = run.frameworks()
     contenders = (
         Contender("torch", part.torch, lambda _: torch_side.wait(device.torch), lambda _: torch_side.idle(device.torch)),
@@ -81,7 +84,7 @@ def _paired(part: Part, device: Device, name: str) -> tuple[Timing, ...]:
     )
     torch_side.wait(device.torch)
     try:
-        return timing.paired(contenders)
+        return timing.paired(contenders, max_time=max_time)
     except timing.Raised as error:
         cause = error.__cause__
         said = f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0]}"

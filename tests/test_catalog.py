@@ -462,9 +462,29 @@ def test_workers_share_it(runner):
 
 
 def test_a_row_tells_of_its_speed(planted):
-    planted({"one": (SILU,)}, "--dlparity-catalog", "--dlparity-speed", "--dlparity-json=found.json").assert_outcomes(passed=1)
-    (row,) = json.loads(Path("found.json").read_text())["dlparity"]
-    assert set(row["catalog"]["speed"]) == {"forward", "forward+backward"}
+    result = planted({"one": (SILU,)}, "--dlparity-catalog", "--dlparity-speed", "--dlparity-json=found.json", "-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["catalog/one.py::silu-here[[]jax-cpu-float32[]] PASSED*", "catalog/one.py::silu-here[[]jax-cpu-float32-speed[]] PASSED*"]
+    )
+    result.stdout.fnmatch_lines(["one     1        1      0                  0       0"])  # timing is no second verdict
+    found = [row["catalog"].get("speed") for row in json.loads(Path("found.json").read_text())["dlparity"]]
+    assert found[0] is None and set(found[1]) == {"forward", "forward+backward"}
+
+
+def test_timing_items_of_the_catalogue_come_last_and_can_be_chosen(planted):
+    two = {"one": (SILU, replace(SILU, name="silu-there"))}
+    result = planted(two, "--dlparity-catalog", "--dlparity-speed", "--collect-only", "-q")
+    assert [line for line in result.outlines if "::" in line] == [
+        f"catalog/one.py::{name}[jax-cpu-float32{ending}]" for ending in ("", "-speed") for name in ("silu-here", "silu-there")
+    ]
+    planted(two, "--dlparity-catalog", "--dlparity-speed", "-m", "not dlparity_speed").assert_outcomes(passed=2, deselected=2)
+
+
+def test_what_is_wrong_is_not_timed(planted):
+    result = planted({"one": (WRONG,)}, "--dlparity-catalog", "--dlparity-speed", "--dlparity-json=found.json")
+    result.assert_outcomes(failed=2)
+    assert not any("speed" in row["catalog"] for row in json.loads(Path("found.json").read_text())["dlparity"])
 
 
 # ---------------------------------------------------------------- the atlas

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent, Inputs
-from pytest_dlparity.draws import Draw, fixed, normal
+from pytest_dlparity.draws import Draw, as_draw, fixed, normal
 
 REEXPORTED = ("relu relu6 leaky_relu elu celu selu gelu silu softplus soft_sign sigmoid log_sigmoid hard_sigmoid hard_silu hard_tanh softmax "
               "log_softmax glu tanh").split()  # fmt: skip
@@ -39,7 +39,7 @@ def elementwise(name: str, torch: str, jax: str | Equivalent, *bounds: float, on
     """An elementwise function at ordinary inputs, at zero, at its bounds, and where it is large, tiny or not finite."""
     edges = EDGES | ({"bounds": [fixed([*bounds, 0.75])]} if bounds else {})
     edges |= more.pop("more_edges", {})
-    cases = {case: [apart(draw, bounds) for draw in inputs] for case, inputs in (CASES | {"one": one}).items()}
+    cases = {case: [apart(as_draw(draw, case), bounds) for draw in inputs] for case, inputs in (CASES | {"one": one}).items()}
     return Entry(name=name, torch=torch, jax={"jax": exported(jax), **more.pop("others", {})}, cases=cases, edges=edges, **more)
 
 

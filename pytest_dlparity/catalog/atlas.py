@@ -162,6 +162,9 @@ def index(families: Mapping[str, Sequence[Entry]], results: Results) -> str:
             "**yes**: every leaf of every case agrees. **differs**: it differs at the edges that its page names, and agrees everywhere else. "
             "**no**: the library has none. **-**: none is given here. **?**: not measured.",
             "",
+            "Bits are the least of all leaves and cases. Times are of the first case, whose inputs are small: jax.jit over torch eager as calls, not as "
+            "arithmetic.",
+            "",
             *_table(["torch", "entry", *(TITLES[library] for library in libraries)], table),
             "",
             f"These pages are generated: `{AGAIN}` writes them, and `{RUN}` measures what they show.",

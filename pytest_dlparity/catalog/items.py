@@ -5,10 +5,11 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_dlparity.catalog.judge import Course, Found
     from pytest_dlparity.matrix import Cell, Device
 
+BRIEF = 0.2  # seconds for each part that is timed: a ratio for the atlas, over a thousand of them
 PACKAGES = {"jax": "jax", "optax": "optax", "linen": "flax", "nnx": "flax", "equinox": "equinox", "haiku": "dm-haiku"}
 
 
@@ -192,10 +194,14 @@ class Family(pytest.Collector):
     entries: tuple[Entry, ...]
 
     def collect(self) -> Iterator[pytest.Item]:
-        cells = self.catalogue.asked().cells(self.catalogue.table())
+        asked = self.catalogue.asked()
+        cells = asked.cells(self.catalogue.table())
         for entry in self.entries:
             if self.catalogue.choice.has(self.family, entry.name):
-                yield from (Point.of(self, entry, library, cell) for library in entry.jax for cell in cells)
+                for library, cell in itertools.product(entry.jax, cells):
+                    yield Point.of(self, entry, library, cell)
+                    if asked.speed:
+                        yield Timed.of(self, entry, library, cell)
 
 
 class Point(pytest.Item):
@@ -203,10 +209,14 @@ class Point(pytest.Item):
 
     @classmethod
     def of(cls, family: Family, entry: Entry, library: str, cell: Cell) -> Point:
-        made = cls.from_parent(family, name=f"{entry.name}[{library}-{cell}]")
+        made = cls.from_parent(family, name=f"{entry.name}[{library}-{cell}{cls.ending}]")
         made.catalogue, made.family, made.entry, made.library, made.cell = family.catalogue, family.family, entry, library, cell
-        made.add_marker("dlparity_catalog")
+        for marker in cls.markers:
+            made.add_marker(marker)
         return made
+
+    ending = ""
+    markers: tuple[str, ...] = ("dlparity_catalog",)
 
     catalogue: Catalogue
     family: str
@@ -224,24 +234,21 @@ class Point(pytest.Item):
         rows = self.stash[self.catalogue.key] = []  # fresh for each attempt: a rerun must not count twice
         if asked.names_devices and (absent := parity.unavailable(device)):
             pytest.fail(f"{device.name} was asked for by name, but {absent}.", pytrace=False)
-        found = list(judge.cases(self.entry, self.library, self.cell, self.catalogue.begun()))
+        found = list(self.wanted(judge.cases(self.entry, self.library, self.cell, self.catalogue.begun())))
         rows += [row(one, self.nodeid, self.family) for one in found]
         self.stash[self.catalogue.lost] = [one.lost for one in found if one.lost]
-        if asked.speed and found[0].status in (judge.AGREES, judge.DIFFERS):
-            rows[0]["catalog"]["speed"] = self.speed(found[0], device)
         if failed := [one for one in found if one.status == judge.FAILED]:
             raise ParityError("\n\n".join(map(str, failed)))
         if all(one.status == judge.SKIPPED for one in found):
             pytest.skip(f"dlparity: {found[0].says}")
+        self.time(found[0], device, rows[0])
 
-    def speed(self, one: Found, device: Device) -> dict[str, float]:
-        """jax's time over torch's for each part of the first case."""
-        from pytest_dlparity import speed
+    def wanted(self, cases: Iterator[Found]) -> Iterable[Found]:
+        """The cases that are run."""
+        return cases
 
-        begun = self.catalogue.begun().begun(one.entry, one.library, one.case)
-        timed: list[dict[str, Any]] = []
-        speed.measure(begun, self.cell, device, self.nodeid, one.report, timed)  # type: ignore[arg-type]  # it agrees, so it has one
-        return {row["params"]["what"]: row["extra_info"]["ratio"] for row in timed if "ratio" in row["extra_info"]}
+    def time(self, one: Found, device: Device, told: dict[str, Any]) -> None:
+        """Only what is for that (Timed)."""
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         from pytest_dlparity.errors import ParityError
@@ -250,6 +257,25 @@ class Point(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, None, str]:
         return self.path, None, self.name
+
+
+class Timed(Point):
+    """The first case of an entry again, timed: as a timing item it comes last, and alone on its host."""
+
+    ending = "-speed"
+    markers = ("dlparity_catalog", "dlparity_speed")
+
+    def wanted(self, cases: Iterator[Found]) -> Iterable[Found]:
+        return itertools.islice(cases, 1)
+
+    def time(self, one: Found, device: Device, told: dict[str, Any]) -> None:
+        """Puts jax's time over torch's for each part into the row."""
+        from pytest_dlparity import speed
+
+        begun = self.catalogue.begun().begun(one.entry, one.library, one.case)
+        timed: list[dict[str, Any]] = []
+        speed.measure(begun, self.cell, device, self.nodeid, one.report, timed, max_time=BRIEF)  # type: ignore[arg-type]  # it agrees, so it has one
+        told["catalog"]["speed"] = {row["params"]["what"]: row["extra_info"]["ratio"] for row in timed if "ratio" in row["extra_info"]}
 
 
 def row(one: Found, nodeid: str, family: str) -> dict[str, Any]:
@@ -285,6 +311,7 @@ def version(library: str) -> str:
 def summary(rows: list[dict[str, Any]]) -> list[str]:
     """Per family the number of entries, and how many equivalents in how many cells agree, differ as written, failed or were skipped; and why."""
     points: dict[tuple[str, str], str] = {}
+    rows = [row for row in rows if "speed" not in row["catalog"]]
     for row in rows:
         key = row["catalog"]["family"], row["nodeid"]
         points[key] = max(points.get(key, ""), row["catalog"]["status"], key=gravity)
