@@ -138,7 +138,7 @@ def in_cell(ready: Begun, cell: Cell, device: Device, tolerated: Tolerances = "a
 
 
 _REFUSALS = re.compile(
-    r"not implemented|unsupported|not supported|does not accept|expected .* tensors? but got|expected a tensor .* of float, double", re.IGNORECASE
+    r"not implemented|unsupported|not supported|does not accept|supports .* but got|expected .* tensors? but got|expected a tensor .* of float, double", re.IGNORECASE
 )
 _WIDE_ONLY = re.compile(r"(must be either|types other than) float (or|and) double")  # which torch says without naming what it got
 
@@ -147,6 +147,8 @@ def _unsupported(error: Exception, dtype: str) -> bool:
     """Whether an error says that a framework has no such operation in a half precision dtype; anything else is the user's to see.
 
     >>> _unsupported(NotImplementedError("lu_cpu not implemented for 'BFloat16'"), "bfloat16")
+    True
+    >>> _unsupported(RuntimeError("linalg.vander supports floating point, complex, and integer tensors, but got Half"), "float16")
     True
     >>> _unsupported(RuntimeError("quantile() input tensor must be either float or double dtype"), "float16")
     True

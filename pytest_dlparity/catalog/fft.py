@@ -51,6 +51,8 @@ def entries() -> Iterator[Entry]:
     yield entry("rfft2", "", PLANE)
     yield entry("fftn", ", dim=(0, 2)", {"odd": PLANE["odd"]})
     yield entry("ifftn", "", PLANE)
+    yield entry("rfftn", "", PLANE)
+    yield entry("ifft2", "", {name: (*inputs, *inputs) for name, inputs in PLANE.items()}, is_complex=True)
     yield entry("irfft2", "", {"even": (normal(4, 4), normal(4, 4))}, is_complex=True)
     yield entry("fftshift", "", REAL)
     yield entry("ifftshift", ", dim=1", {"odd": REAL["odd"]})

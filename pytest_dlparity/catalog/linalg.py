@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -33,6 +34,13 @@ def conditioned(*shape: int) -> Draw:
         return np.asarray(u * np.linspace(3, 1, min(shape[-2:])) @ v)
 
     return Draw(f"conditioned{shape}", make)
+
+
+def cube(*shape: int) -> Draw:
+    """A tensor that is a well conditioned square matrix when its axes are joined."""
+    side = math.isqrt(math.prod(shape))
+    square = conditioned(side, side)
+    return Draw(f"conditioned{shape}", lambda rng: square.make(rng).reshape(shape))
 
 
 def definite(size: int) -> Draw:
@@ -79,6 +87,13 @@ PRODUCTS = [
     Row("vecdot", "torch.linalg.vecdot", "jnp.linalg.vecdot", {"odd": (normal(3, 5), normal(3, 5))}),
     Row("trace", "torch.trace", "jnp.trace", {"odd": (normal(3, 3),), "wide": (normal(2, 5),)}),
     Row("matrix-power", "lambda x: torch.linalg.matrix_power(x, 3)", "lambda x: jnp.linalg.matrix_power(x, 3)", SQUARE),
+    Row("vander", "lambda x: torch.linalg.vander(x, N=4)", "lambda x: jnp.vander(x, 4, increasing=True)", {"odd": (normal(5),), "one": (normal(1),)}),
+    Row(
+        "pdist",
+        "F.pdist",
+        "lambda x: jnp.linalg.norm(x[jnp.triu_indices(len(x), 1)[0]] - x[jnp.triu_indices(len(x), 1)[1]], axis=1)",
+        {"odd": (normal(5, 3),), "two": (normal(2, 4),)},
+    ),
     Row(
         "cdist",
         "lambda a, b: torch.cdist(a, b)",
@@ -88,6 +103,8 @@ PRODUCTS = [
 ]
 
 SOLVERS = [
+    Row("tensorinv", "lambda x: torch.linalg.tensorinv(x, ind=1)", "lambda x: jnp.linalg.tensorinv(x, ind=1)", {"odd": (cube(6, 2, 3),)}),
+    Row("tensorsolve", "torch.linalg.tensorsolve", "jnp.linalg.tensorsolve", {"odd": (cube(2, 3, 6), normal(2, 3))}),
     Row("solve", "torch.linalg.solve", "jnp.linalg.solve", SYSTEM),
     Row("inv", "torch.linalg.inv", "jnp.linalg.inv", SQUARE),
     Row("pinv", "torch.linalg.pinv", "jnp.linalg.pinv", TALL, dtypes=("float32",)),

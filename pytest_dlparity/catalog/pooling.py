@@ -325,4 +325,5 @@ ENTRIES: tuple[Entry, ...] = (
     _power(1, 2.0, 3),
     _power(2, 2.0, 2),
     _power(2, 3.0, 2),
+    _power(3, 2.0, 2),
 )

@@ -246,12 +246,26 @@ ENTRIES: tuple[Entry, ...] = (
     ],
     _resize("area", 2, SMALLER[2], "mode='area'", AREA.format(size=SMALLER[2])),
     *[_pad("Constant", dims, "constant", ", 0.5", ", constant_values=0.5") for dims in (1, 2, 3)],
-    *[_pad("Zero", dims, "constant") for dims in (1, 2)],
+    *[_pad("Zero", dims, "constant") for dims in (1, 2, 3)],
     *[
         _pad(layer, dims, mode)
         for layer, mode in (("Reflection", "reflect"), ("Replication", "edge"), ("Circular", "wrap"))
         for dims in (1, 2, 3)
     ],
+    Entry(
+        name="upsampling-nearest2d",
+        torch="torch.nn.UpsamplingNearest2d(scale_factor=2)",
+        jax={"jax": "lambda x: jax.image.resize(x, (*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3]), 'nearest')"},
+        cases=_images(2),
+        missing=NO_LAYER,
+    ),
+    Entry(
+        name="upsampling-bilinear2d",
+        torch=f"torch.nn.UpsamplingBilinear2d(size={LARGER[2]})",
+        jax={"jax": Equivalent(CORNERS.format(size=LARGER[2]), words="It has the corners aligned, which torch.nn.Upsample has not.")},
+        cases=_images(2),
+        missing=NO_LAYER,
+    ),
     Entry(
         name="constant-pad-negative",
         torch="torch.nn.ConstantPad2d((-1, 2, 1, -2), 0.5)",
