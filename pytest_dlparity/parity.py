@@ -138,7 +138,8 @@ def in_cell(ready: Begun, cell: Cell, device: Device, tolerated: Tolerances = "a
 
 
 _REFUSALS = re.compile(
-    r"not implemented|unsupported|not supported|does not accept|supports .* but got|expected .* tensors? but got|expected a tensor .* of float, double", re.IGNORECASE
+    r"not implemented|unsupported|not supported|does not accept|(supports .*|expected .* tensors?) but got|expected a tensor .* of float, double",
+    re.IGNORECASE,
 )
 _WIDE_ONLY = re.compile(r"(must be either|types other than) float (or|and) double")  # which torch says without naming what it got
 
