@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 from flax import linen, nnx
 from jax.example_libraries import optimizers, stax
 
+import pytest_dlparity as dlp
 from pytest_dlparity.errors import SpecError
 from pytest_dlparity.frameworks import jax_equinox, jax_haiku, jax_linen, jax_nnx, jax_optimizers, jax_program, jax_stax
 
@@ -1166,3 +1168,14 @@ def test_a_jaxopt_solver_is_declined_in_words(name, said):
     with pytest.raises(SpecError) as declined:
         jax_optimizers.optimizer(solver, PARAMS)
     assert str(declined.value) == said
+
+
+def test_an_equinox_counter_keeps_its_width_in_float64() -> None:
+    """BatchNorm's begins as jnp.array(0), whose type is weak: with x64 its first addition would make it 64 bits wide, which equinox refuses."""
+    side = eqx.nn.make_with_state(eqx.nn.BatchNorm)(3, axis_name="batch", mode="batch", momentum=0.9)
+    spec = dlp.layer(torch.nn.BatchNorm1d(3), dlp.vmap(side, axis_name="batch"), inputs=[dlp.normal(8, 3)], train=True)
+    report = dlp.check(spec, devices=["cpu"])
+    assert {v.name: v.status for v in report.verdicts} == {
+        "output": "agree", "grad.input": "agree", "grad.weight": "agree", "grad.bias": "agree", "state.running_mean": "agree",
+        "state.running_var": "semantics",  # torch keeps the variance of N - 1
+    }  # fmt: skip

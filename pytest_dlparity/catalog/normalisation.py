@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent
@@ -94,7 +96,7 @@ def _batch(shape: tuple[int, ...], train: bool) -> Entry:
                 channels_last=bool(shape),
                 differs=state(*variance, prefix),
             ),
-            **({} if train else {"equinox": EQUINOX}),
+            "equinox": replace(EQUINOX, differs=state(*variance)),
             "haiku": Equivalent(
                 "hk.transform_with_state(lambda x, is_training: hk.BatchNorm(True, True, 0.9)(x, is_training))",
                 {"momentum=0.1": "decay_rate=0.9", **HAIKU},

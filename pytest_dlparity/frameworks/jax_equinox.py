@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 
 from pytest_dlparity.errors import SpecError
@@ -62,7 +63,7 @@ def program(side: Any, args: Args, kwargs: dict[str, Any], train: bool | None, k
     keys = jax_program.open_keys(module, args, kwargs) if keyed else []
     trained = jax_program.leaves(module, _name, eqx.is_inexact_array)
     naming = _naming(module, set(trained))
-    carried = {} if kept is None else jax_program.leaves(kept, naming(kept))
+    carried = {} if kept is None else {name: _strong(leaf) for name, leaf in jax_program.leaves(kept, naming(kept)).items()}
 
     def apply(params: Arrays, state: Arrays, args: Args, kwargs: dict[str, Any]) -> tuple[Any, Arrays]:
         called = jax_program.rebuilt(module, params, _name)
@@ -95,6 +96,11 @@ def numbers(side: Any, args: Args, kwargs: dict[str, Any], held: Any = None) -> 
 
     module, kept, naming = _split(side)
     return jax_program.leaves(module, _name, eqx.is_inexact_array) | ({} if kept is None else jax_program.leaves(kept, naming(kept)))
+
+
+def _strong(leaf: Any) -> Any:
+    """The same array without a weak type: a counter that begins as jnp.array(0) would be 64 bits wide after one addition where x64 is on."""
+    return jnp.asarray(leaf, leaf.dtype) if getattr(leaf, "weak_type", False) else leaf
 
 
 def _split(side: Any) -> tuple[Any, Any, Callable[[Any], Naming]]:
