@@ -296,6 +296,33 @@ def test_signs_are_even_and_have_no_memory() -> None:
     assert np.abs(signs.mean(axis=1)).max() < 5 / 64 and np.abs(apart - np.eye(len(apart))).max() < 5 / 64
 
 
+@pytest.mark.parametrize("mean", [0.0, 1.0])
+def test_the_rounding_of_a_sum_is_that_of_its_partial_sums(mean: float) -> None:
+    """Beside sums that are rounded to float16 after each term; the numbers themselves are not rounded here."""
+    terms = np.random.default_rng(0).normal(mean, 1, (256, 400)).astype(np.float16).astype(np.float64)
+    found = np.zeros(256, np.float16)
+    for column in terms.T:
+        found = (found + column.astype(np.float16)).astype(np.float16)
+    exact = terms.sum(1)
+    wanted = np.sqrt(np.mean(np.square(found - exact)))
+    with jax.enable_x64(True):
+        moved = np.asarray(jax_rounding._summed(jax_rounding.key(1), terms, jnp.asarray(exact), (1,), 2.0**-11))
+    assert 0.3 < wanted / np.sqrt(np.mean(np.square(moved - exact))) < 1  # u bounds one rounding, whose rms is u / sqrt(3) or less
+
+
+def test_a_sum_of_two_terms_and_one_of_integers_have_no_partial_sums() -> None:
+    with jax.enable_x64(True):
+        for terms in (np.ones((3, 2)), np.arange(12).reshape(3, 4)):
+            assert np.array_equal(jax_rounding._summed(jax_rounding.key(1), terms, jnp.asarray(terms.sum(1)), (1,), 2.0**-4), terms.sum(1))
+
+
+def test_a_complex_sum_is_rounded_in_both_parts() -> None:
+    terms = np.random.default_rng(0).normal(size=(64, 9, 2)).view(complex)[..., 0]
+    with jax.enable_x64(True):
+        gap = np.asarray(jax_rounding._summed(jax_rounding.key(1), terms, jnp.asarray(terms.sum(1)), (1,), 2.0**-11)) - terms.sum(1)
+    assert (gap.real != 0).all() and (gap.imag != 0).all() and abs(np.corrcoef(np.sign(gap.real), np.sign(gap.imag))[0, 1]) < 0.5
+
+
 @pytest.mark.parametrize(("most", "whole"), [(jax_side.WHOLE, True), (0, False)], ids=["small", "large"])
 def test_a_small_program_is_compiled_whole_to_round_everywhere(monkeypatch: pytest.MonkeyPatch, most: int, whole: bool) -> None:
     monkeypatch.setattr(jax_side, "WHOLE", most)

@@ -299,6 +299,14 @@ def test_constants_of_every_kind_are_vacuous(value: Any) -> None:
     assert reasons(check(dlp.layer(value, value, inputs=[X], wrt=[]))) == {"output": "constant"}
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_bias_whose_gradient_xla_sums_in_half_precision_agrees(dtype: str) -> None:
+    """On a CPU XLA rounds every partial sum of 4096 terms, torch sums in float32: the port is right all the same."""
+    spec = dlp.layer(lambda p, x: x + p["b"], lambda p, x: x + p["b"], inputs=[dlp.normal(4096, 3)], params={"b": dlp.normal(3)})
+    found = check(spec, dtype)["grad.b"]
+    assert (found.status, found.side, found.note) == ("agree", "jax", "rounding inside") and found.error > 8 * found.noise
+
+
 NEGATIVE = np.array([-1.0, -2.5, -0.25])
 
 
