@@ -19,6 +19,15 @@ def positive(*shape: int) -> Any:
     return uniform(*shape, low=0.1, high=2.0)
 
 
+def lower(*shape: int) -> Any:
+    """Numbers whose fraction is below a half: none is one of upper(), which numbers of eight bits otherwise are by chance."""
+    return lambda rng: rng.integers(-2, 2, shape) + rng.uniform(0.05, 0.45, shape)
+
+
+def upper(*shape: int) -> Any:
+    return lambda rng: rng.integers(-2, 2, shape) + rng.uniform(0.55, 0.95, shape)
+
+
 def signs(*shape: int) -> Any:
     """Targets of -1 and 1."""
     return lambda rng: rng.choice([-1.0, 1.0], shape)
@@ -326,7 +335,7 @@ BINARY = [
 
 # ---------------------------------------------------------------- numbers
 
-PAIRS = {"batch": (normal(5, 7), normal(5, 7)), "one": (normal(1), normal(1)), "prime": (normal(13), normal(13))}
+PAIRS = {"batch": (lower(5, 7), upper(5, 7)), "one": (lower(1), upper(1)), "prime": (lower(13), upper(13))}
 TIES = {"ties": (fixed([0.0, 1.0, 2.0, -3.0]), fixed([0.0, 1.0, 1.0, -4.0]))}
 RATES = {"batch": (normal(4, 5), uniform(4, 5, low=0.2, high=4)), "one": (normal(1), uniform(1, low=1.5, high=4))}
 
@@ -407,10 +416,13 @@ REGRESSION = [
 # ---------------------------------------------------------------- margins
 
 SIGNED = {"batch": (normal(4, 5), signs(4, 5)), "one": (normal(1), signs(1)), "prime": (normal(13), signs(13))}
-RANKED = {"batch": (normal(11), normal(11), signs(11)), "one": (normal(1), normal(1), fixed([1.0]))}
+RANKED = {
+    "batch": (lower(11), upper(11), signs(11)),
+    "one": (normal(1, mean=-2, scale=0.1), normal(1, mean=2, scale=0.1), fixed([1.0])),
+}
 VECTORS = {"batch": (normal(6, 7), normal(6, 7), signs(6)), "one": (normal(1, 3), normal(1, 3), fixed([1.0]))}
-TRIPLES = {"batch": (normal(6, 7), normal(6, 7), normal(6, 7)), "one": (normal(1, 3), normal(1, 3), normal(1, 3))}
-LABELS = {"batch": (normal(6, 5), integers(6, high=5)), "one row": (normal(1, 3), integers(1, high=3))}
+TRIPLES = {"batch": (normal(6, 7), normal(6, 7), normal(6, 7)), "one": (normal(1, 3), normal(1, 3, mean=6), normal(1, 3))}  # a margin not kept
+LABELS = {"batch": (normal(6, 5), integers(6, high=5)), "one row": (normal(1, 3, scale=0.1), integers(1, high=3))}
 SETS = {"batch": (normal(4, 5), lambda rng: rng.integers(0, 2, (4, 5)) * 1.0), "one row": (normal(1, 3), fixed([[1.0, 0.0, 1.0]]))}
 OTHER_EPS = {"optax": "optax.losses.triplet_margin_loss adds its eps to the sum of powers, torch to every difference (optax 0.2.8)"}
 DISTANCE = "jnp.linalg.norm(x - y + 1e-6, axis=-1)"
@@ -534,7 +546,7 @@ MARGINS = [
             {"jax": SET_MARGIN.format(suffix=suffix)},
             {
                 "batch": (normal(3, 4), fixed([[3, 0, -1, 1], [1, -1, 0, 2], [0, 1, 2, -1]])),
-                "one row": (normal(1, 3), fixed([[2, -1, -1]])),
+                "one row": (normal(1, 3, scale=0.1), fixed([[2, -1, -1]])),
             },
             kind=kind,
         )

@@ -32,6 +32,9 @@ FLIPPED = {
 SEEN = 2e-6  # relative: below, a change of the float64 values is less than a check can tell (compare.INACCURATE is a quarter of it)
 
 
+ZERO = 1e-8  # of the largest leaf: what is smaller has no digits of its own
+
+
 class Mutant(NamedTuple):
     name: str  # "epsilon times ten"
     code: str
@@ -181,15 +184,23 @@ def _margin(report: Report) -> float:
 
 
 def _change(entry: Entry, library: str, case: str, right: judge.Course, wrong: judge.Course) -> float:
-    """The largest relative difference of a leaf between the right code and the mutant, in float64; of leaves that a Difference is about, none."""
+    """The largest relative difference of a leaf between the right code and the mutant, in float64; of leaves that a Difference is about, none.
+
+    A leaf that is zero but for rounding (the gradient of a key's bias) is held against a share of the largest one.
+    """
     named = {d.leaf for d in specs.equivalent(entry, library).differs if d.case == case}
     ours, theirs = (c.begun(entry, library, case).reference.jax.leaves for c in (right, wrong))
-    return max((_relative(a, theirs[name]) for name, a in ours.items() if name not in named and name in theirs), default=0.0)
+    least = ZERO * max((_rms(a) for a in ours.values()), default=0.0)
+    return max((_relative(a, theirs[name], least) for name, a in ours.items() if name not in named and name in theirs), default=0.0)
 
 
-def _relative(a: np.ndarray, b: np.ndarray) -> float:
+def _relative(a: np.ndarray, b: np.ndarray, least: float) -> float:
+    """The rms of a difference over that of the first, or over `least` where that is more."""
     with np.errstate(all="ignore"):
-        gap, size = np.abs(np.asarray(a, complex) - b), np.abs(a)
-    gap, size = gap[np.isfinite(gap)], size[np.isfinite(size)]
-    rms = float(np.sqrt(np.mean(np.square(size)))) if size.size else 0.0
-    return float(np.sqrt(np.mean(np.square(gap)))) / rms if gap.size and rms else 0.0
+        gap, size = _rms(np.asarray(a, complex) - b), max(_rms(a), least)
+    return gap / size if size else 0.0
+
+
+def _rms(a: np.ndarray) -> float:
+    finite = np.abs(a)[np.isfinite(a)]
+    return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
