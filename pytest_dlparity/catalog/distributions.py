@@ -80,7 +80,7 @@ LOG = [
         "kumaraswamy",
         "Kumaraswamy(a, b)",
         "expon.logpdf(-b * jnp.log1p(-(x**a))) + jnp.log(a * b) + (a - 1) * jnp.log(x) - jnp.log1p(-(x**a))",
-        (lambda *s: uniform(*s, low=0.1, high=0.7), positive, positive),
+        (lambda *s: uniform(*s, low=0.3, high=0.7), lambda *s: uniform(*s, low=0.5, high=2), positive),
     ),
     Row("bernoulli", "Bernoulli(a)", "bernoulli.logpmf(x, a)", (booleans, share)),
     Row("bernoulli-logits", "Bernoulli(logits=a)", "bernoulli.logpmf(x, jax.nn.sigmoid(a))", (booleans, normal)),

@@ -468,8 +468,8 @@ MARGINS = [
     ),
     *reduced(
         "margin-ranking-margin",
-        "torch.nn.MarginRankingLoss(margin=0.5)",
-        {"optax": "optax.hinge_loss(2 * (x - y), t) / 2"},
+        "torch.nn.MarginRankingLoss(margin=0.47)",
+        {"optax": "optax.hinge_loss((x - y) / 0.47, t) * 0.47"},
         RANKED,
         takes="x, y, t",
         reductions="mean",
