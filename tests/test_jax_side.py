@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from flax import linen, nnx
 
 import pytest_dlparity as dlp
 from pytest_dlparity.frameworks import jax as jax_side
@@ -401,3 +402,38 @@ def test_half_precision_results_are_widened_exactly() -> None:
     for dtype in (jnp.bfloat16, jnp.float16):
         found = jax_side.to_numpy(jnp.array([1.5, -2.25], dtype))
         assert found.dtype == np.float32 and found.tolist() == [1.5, -2.25]
+
+
+# ---------------------------------------------------------------- classes
+
+
+class Plain(linen.Module):
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return linen.Dense(4)(x)
+
+
+class Seeded(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.fc = nnx.Linear(3, 4, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc(x)
+
+
+def test_a_class_that_needs_no_arguments_is_made_as_on_the_torch_side() -> None:
+    assert dlp.check(dlp.layer(torch.nn.Linear(3, 4), Plain, inputs=[dlp.normal(5, 3)]), devices=["cpu"]).ok
+
+
+def test_a_class_that_needs_arguments_is_refused_in_words() -> None:
+    with pytest.raises(dlp.SpecError) as caught:
+        dlp.check(dlp.layer(torch.nn.Linear(3, 4), Seeded, inputs=[dlp.normal(5, 3)]), devices=["cpu"])
+    assert str(caught.value) == (
+        "the jax side is the class Seeded, which is not made without arguments (Seeded.__init__() missing 1 required positional argument: 'rngs'). "
+        "Give a module of it, or a function that makes one: jax=lambda: Seeded(...)."
+    )
+
+
+def test_a_class_of_no_library_is_a_function() -> None:
+    report = dlp.check(dlp.layer(lambda x: x.float(), jnp.float32, inputs=[dlp.normal(5)]), devices=["cpu"], dtypes=["float32"])
+    assert report.ok

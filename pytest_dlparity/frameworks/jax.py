@@ -64,6 +64,7 @@ def program(
     Raises:
         SpecError: the side is none of the kinds that are known, or a module comes with `params`.
     """
+    side = _instance(side)
     if isinstance(side, Vmapped):
         inner = program(side.side, own, tree, carried, *first_example(args, kwargs), train, keyed)
         return batched(inner, side.axis_name, keyed)
@@ -94,6 +95,20 @@ def program(
         rest = {name: array for name, array in carried.items() if name not in floats}
         return Program("function", floats, rest, {}, lambda p, s, a, k: (side(p | s, *a, **k), s))
     return Program("function", {}, {}, {}, lambda p, s, a, k: (side(*a, **k), s))
+
+
+def _instance(side: Any) -> Any:
+    """The module of a library's class that needs no arguments; anything else as it is."""
+    if not isinstance(side, type) or not {base.__module__.partition(".")[0] for base in side.__mro__} & {"flax", "equinox", "haiku"}:
+        return side
+    try:
+        with settings("float32", "default"):
+            return side()
+    except TypeError as error:
+        raise SpecError(
+            f"the jax side is the class {side.__name__}, which is not made without arguments ({error}). Give a module of it, or a function that makes "
+            f"one: jax=lambda: {side.__name__}(...)."
+        ) from error
 
 
 def _with_keys(side: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
