@@ -34,12 +34,12 @@ Made = Callable[[], Part]
 
 
 def measure(
-    begun: Begun, cell: Cell, device: Device, nodeid: str, report: Report, into: list[Row], threads: int = 1, max_time: float = 1.0
+    begun: Begun, cell: Cell, device: Device, nodeid: str, report: Report, into: list[Row], threads: int = 1, **limits: Any
 ) -> None:
     """Times what the spec is made of, both sides in turn, and appends one row for each side of each part as soon as it is there.
 
-    On the CPU both sides have `threads` threads, whatever the machine has, so that all runs are comparable. `max_time` is in seconds, for
-    each part.
+    On the CPU both sides have `threads` threads, whatever the machine has, so that all runs are comparable. `limits` are those of
+    timing.paired.
 
     Raises:
         SpeedError: jax has another number of threads already; or a side raises while it is timed, though it ran while it was
@@ -57,7 +57,7 @@ def measure(
             part = made()
             if _on_cpu(device):
                 _as_many(threads)
-            times = _paired(part, device, f"{spec.name} [{cell}] {what}", max_time)
+            times = _paired(part, device, f"{spec.name} [{cell}] {what}", limits)
             own = _own(part, device, times, matrix.MODES[cell.mode].compiled)
             known = {
                 "parity": report.ok,
@@ -76,7 +76,7 @@ def measure(
             )
 
 
-def _paired(part: Part, device: Device, name: str, max_time: float) -> tuple[Timing, ...]:
+def _paired(part: Part, device: Device, name: str, limits: dict[str, Any]) -> tuple[Timing, ...]:
     torch_side, jax_side = run.frameworks()
     contenders = (
         Contender("torch", part.torch, lambda _: torch_side.wait(device.torch), lambda _: torch_side.idle(device.torch)),
@@ -84,7 +84,7 @@ def _paired(part: Part, device: Device, name: str, max_time: float) -> tuple[Tim
     )
     torch_side.wait(device.torch)
     try:
-        return timing.paired(contenders, max_time=max_time)
+        return timing.paired(contenders, **limits)
     except timing.Raised as error:
         cause = error.__cause__
         said = f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0]}"
