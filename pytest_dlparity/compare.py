@@ -229,7 +229,7 @@ def _beyond_float64(name: str, cell: Cell, t: np.ndarray, j: np.ndarray, gap: Di
                 return _same_mathematics(name, cell, gap, reach, reach / RMS, "cast", (dtype, side, line))
     single = reference.noise(tolerance.FORMATS["float32"])
     local = distance.between(j, t, single.elements[name], FLOOR * single.rms(name))
-    limit = max(limit, INACCURATE * gap.scale)
+    limit = max(limit, INACCURATE * _size(name, gap.scale, reference))
     if gap.rms <= limit and local.worst <= WORST:
         return _same_mathematics(name, cell, gap, limit, limit, "less accurate", _first_cast(narrow))
     bits = -math.log2(gap.relative) if 0 < gap.relative < math.inf else 0.0
@@ -238,6 +238,15 @@ def _beyond_float64(name: str, cell: Cell, t: np.ndarray, j: np.ndarray, gap: Di
         name, "semantics", cell, bits=max(0.0, bits), error=gap.rms, noise=limit / RMS, limit=limit, power=limit / gap.scale if gap.scale else math.inf,
         scale=gap.scale, worst=local.worst, reason="semantics", where=by.where, values=_at(by.where, t, j, t), detail=(gap.relative, *_first_cast(narrow)),
     )  # fmt: skip
+
+
+def _size(name: str, scale: float, reference: Reference) -> float:
+    """What a leaf's float64 difference is a share of: its rms; of an update the largest of that parameter's, for a schedule may end at zero."""
+    if not name.startswith("update."):
+        return scale
+    parameter = name.split(".", 2)[2]
+    every = [array for leaf, array in reference.torch.leaves.items() if leaf.startswith("update.") and leaf.split(".", 2)[2] == parameter]
+    return max(scale, *(float(np.sqrt(np.mean(np.square(array[np.isfinite(array)])))) for array in every if np.isfinite(array).any()))
 
 
 def _most(noise: Noise, name: str, scale: float, largest: float) -> float:

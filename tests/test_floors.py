@@ -26,6 +26,7 @@ FLOORS = (
     "catalog.torch_side",
     "catalog.jax_side",
     "catalog.*",
+    "catalog.ties",
     "catalog.entry",
     "catalog.code",
     "hooks",

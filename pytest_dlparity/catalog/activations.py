@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent, Inputs
-from pytest_dlparity.draws import Draw, as_draw, fixed, normal
+from pytest_dlparity.catalog.ties import apart
+from pytest_dlparity.draws import as_draw, fixed, normal
 
 REEXPORTED = ("relu relu6 leaky_relu elu celu selu gelu silu softplus soft_sign sigmoid log_sigmoid hard_sigmoid hard_silu hard_tanh softmax "
               "log_softmax glu tanh").split()  # fmt: skip
@@ -41,17 +42,6 @@ def elementwise(name: str, torch: str, jax: str | Equivalent, *bounds: float, on
     edges |= more.pop("more_edges", {})
     cases = {case: [apart(as_draw(draw, case), bounds) for draw in inputs] for case, inputs in (CASES | {"one": one}).items()}
     return Entry(name=name, torch=torch, jax={"jax": exported(jax), **more.pop("others", {})}, cases=cases, edges=edges, **more)
-
-
-def apart(draw: Draw, bounds: Sequence[float]) -> Draw:
-    """A draw that meets none of the bounds, as numbers of eight bits otherwise do by chance: what is so there has an edge of its own."""
-
-    def make(rng: np.random.Generator) -> np.ndarray:
-        made = draw.make(rng)
-        near = np.any([np.abs(made - bound) < abs(bound) / 64 for bound in bounds], axis=0)
-        return np.where(near, 17 / 16 * made, made)
-
-    return Draw(f"{draw!r} apart from {', '.join(f'{bound:g}' for bound in bounds)}", make) if bounds else draw
 
 
 def exported(way: str | Equivalent) -> Equivalent:

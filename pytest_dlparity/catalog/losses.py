@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent, Inputs
+from pytest_dlparity.catalog.ties import lower, upper
 from pytest_dlparity.draws import booleans, fixed, integers, normal, uniform
 
 LOSS_SOURCE = "torch/nn/modules/loss.py"
@@ -17,15 +18,6 @@ SUFFIX = {"mean": ".mean()", "sum": ".sum()", "none": ""}
 
 def positive(*shape: int) -> Any:
     return uniform(*shape, low=0.1, high=2.0)
-
-
-def lower(*shape: int) -> Any:
-    """Numbers whose fraction is below a half: none is one of upper(), which numbers of eight bits otherwise are by chance."""
-    return lambda rng: rng.integers(-2, 2, shape) + rng.uniform(0.05, 0.45, shape)
-
-
-def upper(*shape: int) -> Any:
-    return lambda rng: rng.integers(-2, 2, shape) + rng.uniform(0.55, 0.95, shape)
 
 
 def signs(*shape: int) -> Any:

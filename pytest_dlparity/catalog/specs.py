@@ -22,7 +22,7 @@ from pytest_dlparity.spec import Spec
 from pytest_dlparity.tolerance import DTYPES
 
 # the modules of the package that are no families
-CORE = ("atlas", "code", "entry", "items", "jax_side", "judge", "like", "mutations", "specs", "torch_side")
+CORE = ("atlas", "code", "entry", "items", "jax_side", "judge", "like", "mutations", "specs", "ties", "torch_side")
 KINDS = ("layer", "loss", "optimizer", "model")
 WRITTEN = ("loss", "optimizer")  # options of a model that are code
 
