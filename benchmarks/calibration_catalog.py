@@ -1,6 +1,6 @@
 """How far the right pairs of the catalogue stay below the limits of a verdict, and how far its mutants lie above: a part of docs/verdicts.md.
 
-    python benchmarks/calibration_catalog.py                       all entries, 20 seeds, three dtypes, every mutant: about two hours on two cores
+    python benchmarks/calibration_catalog.py                       all entries, 20 seeds, three dtypes, every mutant: about 50 minutes on two cores
     python benchmarks/calibration_catalog.py --every 25 --seeds 2  a part of it, on the screen only; as is --only relu,gelu
     python benchmarks/calibration_catalog.py --render              writes the table and the figure from the figures that are stored
 
@@ -191,10 +191,21 @@ def section(stored: dict[str, Any]) -> str:
         textwrap.fill(printed, 150),
         table(CASES, [case_row(dtype, stored["dtypes"][dtype]) for dtype in DTYPES]),
         "\n\n".join(textwrap.fill(part, 150) for part in bars.split("\n\n")),
-        table(MUTANTS, [[*map(str, row[:5]), "" if row[5] is None else f"{row[5]:.2g}"] for row in rows]),
+        table(MUTANTS, [[*map(str, row[:5]), "" if row[5] is None else f"{row[5]:.2g}"] for row in grouped(rows)]),
         textwrap.fill(score, 150),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def grouped(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """The rows of mutants with every argument that was left out in one, and every flag that was turned."""
+    found: dict[str, list[Any]] = {}
+    for name, *counts, margin in rows:
+        kind = "an argument left to its default" if name.startswith("default ") else "a flag the other way" if name.endswith("way") else name
+        known = found.setdefault(kind, [kind, 0, 0, 0, 0, None])
+        known[1:5] = [a + b for a, b in zip(known[1:5], counts, strict=True)]
+        known[5] = min((m for m in (known[5], margin) if m is not None), default=None)
+    return [found[kind] for kind in sorted(found)]
 
 
 def case_row(dtype: str, here: dict[str, Any]) -> list[str]:
@@ -226,7 +237,7 @@ def drawn(stored: dict[str, Any]) -> None:
     from matplotlib import pyplot as plt
 
     mpl.use("svg")
-    mpl.rcParams.update({"svg.hashsalt": "calibration", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    mpl.rcParams.update({"svg.hashsalt": "calibration", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     panes, axes = plt.subplots(len(DTYPES) + 1, 1, sharex=True, figsize=(8, 7), layout="constrained")
     left, right = 10.0 ** EDGES[:-1], 10.0 ** EDGES[1:]
     for axis, dtype in zip(axes, DTYPES, strict=False):

@@ -138,6 +138,15 @@ def test_a_summary_counts_misses_and_alarms(calibration):
     assert "Score: 2 of 3 mutants that change the mathematics did not pass; 1 change nothing." in said.replace("\n", " ")
 
 
+def test_rows_of_one_kind_are_one_row_of_the_table(calibration):
+    rows = [["default lr", 1, 0, 0, 2, 30.0], ["default b1", 1, 1, 0, 0, None], ["causal the other way", 2, 0, 0, 0, 5.0], ["sign", 1, 0, 0, 0, None]]
+    assert calibration.grouped(rows) == [
+        ["a flag the other way", 2, 0, 0, 0, 5.0],
+        ["an argument left to its default", 2, 1, 0, 2, 30.0],
+        ["sign", 1, 0, 0, 0, None],
+    ]
+
+
 def test_numbers_beyond_the_bins_count_in_the_first_and_the_last(calibration):
     counts = calibration.histogram([0.0, 1e-9, 1.0, 1e99])
     assert (counts[0], counts[-1], sum(counts)) == (2, 1, 4)
