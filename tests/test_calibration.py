@@ -167,3 +167,10 @@ def test_what_another_run_kept_is_refused(calibration, tmp_path):
     keep.write_text(f"{json.dumps([2, True])}\n")
     with pytest.raises(SystemExit, match=r"kept\.jsonl is of another run: 2 seeds, mutants True\. Delete it, or give another --keep\.$"):
         calibration.gathered(["relu"], 1, False, 1, keep)
+
+
+def test_the_readme_says_what_is_stored(calibration, stored):
+    cases = sum(sum(here["statuses"].values()) for here in stored["dtypes"].values())
+    mutants = sum(sum(row[1:4]) for row in stored["mutants"])
+    said = " ".join((ROOT / "README.md").read_text().split())
+    assert f"of {cases:_} cases of right pairs none failed, and of {mutants} mutants".replace("_", " ") in said

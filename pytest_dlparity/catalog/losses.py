@@ -413,7 +413,10 @@ RANKED = {
     "one": (normal(1, mean=-2, scale=0.1), normal(1, mean=2, scale=0.1), fixed([1.0])),
 }
 VECTORS = {"batch": (normal(6, 7), normal(6, 7), signs(6)), "one": (normal(1, 3), normal(1, 3), fixed([1.0]))}
-TRIPLES = {"batch": (normal(6, 7), normal(6, 7), normal(6, 7)), "one": (normal(1, 3, mean=3), normal(1, 3, mean=-3), normal(1, 3, mean=3))}  # a margin not kept
+TRIPLES = {
+    "batch": (normal(6, 7), normal(6, 7), normal(6, 7)),
+    "one": (normal(1, 3, mean=3), normal(1, 3, mean=-3), normal(1, 3, mean=3)),  # a margin that is not kept
+}
 LABELS = {"batch": (normal(6, 5), integers(6, high=5)), "one row": (normal(1, 3, scale=0.1), integers(1, high=3))}
 SETS = {"batch": (normal(4, 5), lambda rng: rng.integers(0, 2, (4, 5)) * 1.0), "one row": (normal(1, 3), fixed([[1.0, 0.0, 1.0]]))}
 OTHER_EPS = {"optax": "optax.losses.triplet_margin_loss adds its eps to the sum of powers, torch to every difference (optax 0.2.8)"}
