@@ -170,7 +170,7 @@ def test_what_another_run_kept_is_refused(calibration, tmp_path):
 
 
 def test_the_readme_says_what_is_stored(calibration, stored):
-    cases = sum(sum(here["statuses"].values()) for here in stored["dtypes"].values())
+    cases = sum(sum(here["statuses"].values()) - here["statuses"]["skipped"] for here in stored["dtypes"].values())
     mutants = sum(sum(row[1:4]) for row in stored["mutants"])
     said = " ".join((ROOT / "README.md").read_text().split())
-    assert f"of {cases:_} cases of right pairs none failed, and of {mutants} mutants".replace("_", " ") in said
+    assert f"of {cases:_} cases of right pairs that ran none failed, and of {mutants} mutants".replace("_", " ") in said
