@@ -308,3 +308,14 @@ def test_masters_and_results_keep_every_bit() -> None:
         assert torch_side.master(tensor).itemsize in (8, 16)
         assert np.array_equal(torch_side.to_numpy(tensor), tensor.resolve_conj().to(torch.complex128).numpy())
     assert torch_side.master(torch.tensor([2**40])).tolist() == [2**40] and torch_side.master(torch.tensor([True])).dtype == bool
+
+
+def test_without_an_accelerator_nothing_is_seeded_but_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.manual_seed would keep a call, with its stack, for a CUDA that may come: one for every run of a check."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch, "manual_seed", seeded.append)
+    for available, wanted in ((False, []), (True, [0])):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda available=available: available)
+        with torch_side.settings("float32", "highest"):
+            assert torch.initial_seed() == 0 or available
+        assert seeded == wanted

@@ -562,3 +562,21 @@ def test_bits_count_the_bits_that_the_sides_share() -> None:
     bits = [check(dlp.layer(torch.sin, lambda x, c=c: jnp.sin(x) * (1 + c), inputs=[X]))["output"].bits for c in (2.0**-6, 2.0**-12)]
     assert bits == pytest.approx([6, 12], abs=0.01)
     assert all(a < b for a, b in itertools.pairwise(bits))
+
+
+# ---------------------------------------------------------------- a schedule that ends at zero
+
+
+def falling(last: float) -> Spec:
+    """A rate of 1, a half and zero in torch; of 1, a half and `last` in jax."""
+
+    def torch_side(params: Any) -> Any:
+        optimizer = torch.optim.SGD(params, lr=1.0)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1.0, 0.5, 0.0, 0.0)[step])
+
+    return dlp.optimizer(torch_side, optax.sgd(lambda count: jnp.asarray([1.0, 0.5, last])[count]), params={"w": dlp.normal(5)}, steps=3)
+
+
+@pytest.mark.parametrize(("last", "status"), [(0.0, "agree"), (1e-16, "agree"), (1e-8, "agree"), (1e-4, "semantics")])
+def test_a_step_of_nothing_is_held_against_the_size_of_the_other_steps(last: float, status: str) -> None:
+    assert check(falling(last), "bfloat16")["update.3.w"].status == status
