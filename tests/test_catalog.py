@@ -452,6 +452,7 @@ def test_a_share_runs_its_part(planted):
     family = tuple(replace(SILU, name=f"silu-{number}") for number in range(6))
     wanted = [entry.name for entry in family if items.Share(2, 3).has(entry.name)]
     planted({"one": family}, "--dlparity-catalog=2/3").assert_outcomes(passed=len(wanted))
+    planted({"one": family}, "--dlparity-catalog=1/3,2/3,3/3").assert_outcomes(passed=6)
 
 
 def test_workers_share_it(runner):

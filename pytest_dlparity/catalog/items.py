@@ -43,13 +43,13 @@ class Share(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What of the catalogue runs: a share of all entries, and families and entries by name besides."""
+    """What of the catalogue runs: shares of all entries, and families and entries by name besides."""
 
-    share: Share | None
+    shares: tuple[Share, ...]
     names: frozenset[str] = frozenset()
 
     def has(self, family: str, entry: str) -> bool:
-        return bool(self.names & {family, entry}) or (self.share is not None and self.share.has(entry))
+        return bool(self.names & {family, entry}) or any(share.has(entry) for share in self.shares)
 
 
 def choice(text: str) -> Choice:
@@ -58,15 +58,15 @@ def choice(text: str) -> Choice:
         pytest.UsageError: a part of it is no share and no name, or the catalogue has an entry that means nothing.
 
     >>> choice("1/3")
-    Choice(share=Share(number=1, of=3), names=frozenset())
+    Choice(shares=(Share(number=1, of=3),), names=frozenset())
     >>> choice("1/3,pooling").has("pooling", "max-pool2d"), choice("gelu").has("activations", "relu")
     (True, False)
     """
-    share, names = None, []
+    shares, names = [], []
     for part in text.split(","):
         found = re.fullmatch(r"(\d+)/(\d+)", part)
         if found and 1 <= int(found[1]) <= int(found[2]):
-            share = Share(int(found[1]), int(found[2]))
+            shares.append(Share(int(found[1]), int(found[2])))
         elif part in _names():
             names.append(part)
         else:
@@ -74,7 +74,7 @@ def choice(text: str) -> Choice:
                 f"--dlparity-catalog={text}: {part!r} is no share such as 1/3, no family and no entry. Write --dlparity-catalog alone for all of "
                 f"the catalogue; a path stands before it. The families are {', '.join(_families())}."
             )
-    return Choice(share, frozenset(names))
+    return Choice(tuple(shares), frozenset(names))
 
 
 def _families() -> dict[str, tuple[Entry, ...]]:
