@@ -29,7 +29,7 @@ catalog: $(READY)
 
 # measures what docs/atlas/ shows and writes its pages; the second command alone writes them again
 atlas: $(READY)
-	$(PY) -m pytest -q -n 2 --dlparity-catalog --dlparity-dtypes=float32,bfloat16 --dlparity-json=.atlas.json
+	$(PY) -m pytest -q -n 2 --dlparity-catalog --dlparity-dtypes=float32,bfloat16,float16 --dlparity-json=.atlas.json
 	$(PY) -m pytest_dlparity.catalog.atlas .atlas.json docs/atlas
 
 docs: $(READY)

@@ -1,6 +1,6 @@
 """docs/atlas/: the catalogue as pages, with what was measured of it.
 
-    pytest --dlparity-catalog -n 2 --dlparity-dtypes=float32,bfloat16 --dlparity-json=found.json
+    pytest --dlparity-catalog -n 2 --dlparity-dtypes=float32,bfloat16,float16 --dlparity-json=found.json
     python -m pytest_dlparity.catalog.atlas found.json docs/atlas
 
 The first argument may be left out (the pages are written again from docs/atlas/results.json) or given several times (another device, a part of the
@@ -27,7 +27,7 @@ EMPTY: Results = {"environments": {}, "entries": {}}
 TITLES = {"jax": "jax", "optax": "optax", "linen": "flax.linen", "nnx": "flax.nnx", "equinox": "equinox", "haiku": "haiku"}
 SHORT = {"torch.nn.functional": "F", "jax.numpy": "jnp", "jax.lax": "lax", "equinox": "eqx", "haiku": "hk", "pytest_dlparity": "dlp"}
 AGAIN = "python -m pytest_dlparity.catalog.atlas docs/atlas"
-RUN = "pytest --dlparity-catalog -n 2 --dlparity-dtypes=float32,bfloat16 --dlparity-json=found.json"
+RUN = "pytest --dlparity-catalog -n 2 --dlparity-dtypes=float32,bfloat16,float16 --dlparity-json=found.json"
 
 
 # ---------------------------------------------------------------- what was measured
