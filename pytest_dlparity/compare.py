@@ -246,7 +246,7 @@ def _size(name: str, scale: float, reference: Reference) -> float:
         return scale
     parameter = name.split(".", 2)[2]
     every = [array for leaf, array in reference.torch.leaves.items() if leaf.startswith("update.") and leaf.split(".", 2)[2] == parameter]
-    return max([scale, *(float(np.sqrt(np.mean(np.square(array[np.isfinite(array)])))) for array in every if np.isfinite(array).any())])
+    return max([scale, *(distance.between(array, array).scale for array in every)])
 
 
 def _most(noise: Noise, name: str, scale: float, largest: float) -> float:

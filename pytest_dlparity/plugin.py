@@ -135,7 +135,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_dlparity.catalog import items
 
         base, table = functools.partial(_base, config), functools.partial(_table, config)
-        catalogue = items.Catalogue(config, base, table, ROWS, LOST, folder or "")
+        catalogue = items.Catalogue(config, base, table, ROWS, LOST, folder or "", functools.partial(_threads, config))
         config.pluginmanager.register(catalogue, "dlparity-catalog")
     if not _is_worker(config):
         config.pluginmanager.register(_Ledger(config), "dlparity-ledger")

@@ -19,7 +19,7 @@ import torch
 from flax import linen, nnx
 
 import pytest_dlparity as dlp
-from pytest_dlparity import reproducer
+from pytest_dlparity import reproducer, speed
 from pytest_dlparity.catalog import activations, atlas, code, items, judge, mutations, specs, torch_side
 from pytest_dlparity.catalog.entry import Difference, Entry, Equivalent
 from pytest_dlparity.draws import fixed, normal
@@ -480,6 +480,19 @@ def test_timing_items_of_the_catalogue_come_last_and_can_be_chosen(planted):
         f"catalog/one.py::{name}[jax-cpu-float32{ending}]" for ending in ("", "-speed") for name in ("silu-here", "silu-there")
     ]
     planted(two, "--dlparity-catalog", "--dlparity-speed", "-m", "not dlparity_speed").assert_outcomes(passed=2, deselected=2)
+
+
+def test_timing_items_of_the_catalogue_have_the_threads_that_were_asked_for(planted, monkeypatch):
+    seen = []
+    monkeypatch.setattr(speed, "measure", lambda *given, **limits: seen.append((given[6], limits)))
+    planted({"one": (SILU,)}, "--dlparity-catalog", "--dlparity-speed", "--dlparity-cpu-threads=3").assert_outcomes(passed=2)
+    assert seen == [(3, {"max_time": items.BRIEF})]
+
+
+def test_threads_that_mean_nothing_are_refused_before_anything_runs(planted):
+    result = planted({"one": (SILU,)}, "--dlparity-catalog", "--dlparity-cpu-threads=many")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.errlines[0] == "ERROR: --dlparity-cpu-threads=many: write a whole number above 0."
 
 
 def test_what_is_wrong_is_not_timed(planted):

@@ -100,12 +100,15 @@ class Catalogue:
         table: gives the devices by name.
         rows, lost: where an item keeps the rows of its reports, and why a reproducer could not be written.
         reproduce: the folder for reproducers, "" for none.
+        threads: gives how many each side has on the CPU while it is timed.
     """
 
     def __init__(
-        self, config: pytest.Config, asked: Callable[[], Asked], table: Callable[[], dict[str, Device]], rows: Any, lost: Any, reproduce: str
-    ) -> None:
-        self.config, self.asked, self.table, self.key, self.lost, self.reproduce = config, asked, table, rows, lost, reproduce
+        self, config: pytest.Config, asked: Callable[[], Asked], table: Callable[[], dict[str, Device]], rows: Any, lost: Any, reproduce: str,
+        threads: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self.config, self.asked, self.table, self.key, self.lost = config, asked, table, rows, lost
+        self.reproduce, self.threads = reproduce, threads
         self.choice = choice(config.getoption("dlparity_catalog"))
         self.course: Course | None = None
         self.rows: list[dict[str, Any]] = []
@@ -274,7 +277,7 @@ class Timed(Point):
 
         begun = self.catalogue.begun().begun(one.entry, one.library, one.case)
         timed: list[dict[str, Any]] = []
-        speed.measure(begun, self.cell, device, self.nodeid, one.report, timed, max_time=BRIEF)  # type: ignore[arg-type]  # it agrees, so it has one
+        speed.measure(begun, self.cell, device, self.nodeid, one.report, timed, self.catalogue.threads(), max_time=BRIEF)  # type: ignore[arg-type]  # it agrees
         told["catalog"]["speed"] = {row["params"]["what"]: row["extra_info"]["ratio"] for row in timed if "ratio" in row["extra_info"]}
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pytest_dlparity import distance
 from pytest_dlparity.catalog import judge, specs
 from pytest_dlparity.catalog.entry import Entry
 from pytest_dlparity.matrix import Cell
@@ -189,18 +190,14 @@ def _change(entry: Entry, library: str, case: str, right: judge.Course, wrong: j
     A leaf that is zero but for rounding (the gradient of a key's bias) is held against a share of the largest one.
     """
     named = {d.leaf for d in specs.equivalent(entry, library).differs if d.case == case}
-    ours, theirs = (c.begun(entry, library, case).reference.jax.leaves for c in (right, wrong))
-    least = ZERO * max((_rms(a) for a in ours.values()), default=0.0)
+    known = right.begun(entry, library, case).reference
+    ours, theirs = known.jax.leaves, wrong.begun(entry, library, case).reference.jax.leaves
+    least = ZERO * known.largest
     return max((_relative(a, theirs[name], least) for name, a in ours.items() if name not in named and name in theirs), default=0.0)
 
 
-def _relative(a: np.ndarray, b: np.ndarray, least: float) -> float:
+def _relative(ours: np.ndarray, theirs: np.ndarray, least: float) -> float:
     """The rms of a difference over that of the first, or over `least` where that is more."""
-    with np.errstate(all="ignore"):
-        gap, size = _rms(np.asarray(a, complex) - b), max(_rms(a), least)
-    return gap / size if size else 0.0
-
-
-def _rms(a: np.ndarray) -> float:
-    finite = np.abs(a)[np.isfinite(a)]
-    return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
+    gap = distance.between(np.asarray(theirs, complex), np.asarray(ours, complex))
+    size = max(gap.scale, least)
+    return gap.rms / size if size else 0.0
